@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything happens in .venv, made here. Needs nothing but Python 3.11 or newer.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint unit bench clean
+
+demo: $(VENV)/.demo-ready
+	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
+
+test: lint unit
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+bench: $(VENV)/.demo-ready
+	$(BIN)/python -m bench.agent
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-ready: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what the demo needs into $(VENV) …"
+	@$(PIP) -e '.[fleet,boards,linux]'
+	@touch $@
+
+$(VENV)/.dev-ready: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what the tests need into $(VENV) …"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo-ready

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a board's firmware does at power-on: mount the flash at `/`, run boot.py, then main.py.
+
+As on esp32 (ports/esp32/main.c, pyexec.c; reference ota.md section 5): if boot.py raises, main.py is not run; if main.py
+raises or returns, the board sits in the REPL. A missing boot.py counts as success.
+"""
+
+import os
+import sys
+
+import machine
+import network  # noqa: F401  the host's folder is out of reach once the flash is mounted at /
+import vfs
+from flash import Flash
+
+
+def _run(path):
+    with open(path) as file:
+        source = file.read()
+    exec(compile(source, path, "exec"), {"__name__": "__main__"})
+
+
+def _start():
+    filesystem = vfs.VfsLfs2(Flash("flash.bin"))
+    vfs.umount("/")
+    vfs.mount(filesystem, "/")
+    os.chdir("/")
+    sys.path[:] = ["", ".frozen", "/lib"]
+    for name in ("flash", "firmware"):
+        sys.modules.pop(name, None)
+    for script in ("boot.py", "main.py"):
+        try:
+            os.stat(script)
+        except OSError:
+            continue
+        try:
+            _run(script)
+        except SystemExit:  # sys.exit() in a script is a soft reset (shared/runtime/pyexec.c)
+            machine.soft_reset()
+        except BaseException as error:
+            sys.print_exception(error)
+            return
+
+
+print("virtual board, reset cause", machine.reset_cause())
+_start()

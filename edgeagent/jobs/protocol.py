@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of the Jobs data plane without I/O: request bodies, strict reading of replies, clean statusDetails.
+
+Source: aws-iot-protocol.md sections 1.1, 3.3 to 3.12. MicroPython's JSON decoder is lax (micropython.md A1.1), so
+every member is checked here before anything else looks at it.
+"""
+
+from edgeagent.config import LIMITS
+from edgeagent.errors import ProtocolError
+
+QUEUED = "QUEUED"
+IN_PROGRESS = "IN_PROGRESS"
+SUCCEEDED = "SUCCEEDED"
+FAILED = "FAILED"
+REJECTED = "REJECTED"
+
+# Refusals after which an execution is no longer ours: finished by somebody else, or gone (section 3.10).
+_OVER = ("InvalidStateTransition", "TerminalStateReached", "ResourceNotFound")
+# "Retry only RequestThrottled and InternalError" (section 3.10).
+_PASSING = ("RequestThrottled", "InternalError")
+
+_NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+_KEY_CHARS = _NAME_CHARS + ":"
+
+
+class Execution:
+    """One job execution as the service described it. `document` is unchecked, None if it was not asked for."""
+
+    def __init__(self, job_id: str, number: int, version: int, status: str, document: object, details: dict) -> None:
+        self.job_id = job_id
+        self.number = number
+        self.version = version
+        self.status = status
+        self.document = document
+        self.details = details
+
+
+def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
+    """True for text of 1 to `longest` characters, all of them in `chars` (section 1.1: jobId and the like)."""
+    if not isinstance(text, str) or not 0 < len(text) <= longest:
+        return False
+    for char in text:
+        if char not in chars:
+            return False
+    return True
+
+
+def _count(data: dict, name: str) -> int:
+    value = data.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ProtocolError("execution.%s is not a whole number" % name)
+    return value
+
+
+def execution(reply: dict) -> "Execution | None":
+    """Read the `execution` of a start-next, describe or notify-next message; None if there is none.
+
+    reply: the decoded JSON object. Raises ProtocolError naming the member. Source: section 3.3.
+    """
+    data = reply.get("execution")
+    if data is None or data == {}:
+        return None
+    if not isinstance(data, dict):
+        raise ProtocolError("execution is not an object")
+    job_id = data.get("jobId")
+    if not isinstance(job_id, str) or not is_name(job_id, 64):
+        raise ProtocolError("execution.jobId is not a job id")
+    status = data.get("status")
+    if not isinstance(status, str):
+        raise ProtocolError("execution.status is not text")
+    details = data.get("statusDetails")
+    if details is None:
+        details = {}
+    if not isinstance(details, dict):
+        raise ProtocolError("execution.statusDetails is not an object")
+    return Execution(
+        job_id, _count(data, "executionNumber"), _count(data, "versionNumber"), status, data.get("jobDocument"), details
+    )
+
+
+def describe(number: int, with_document: bool) -> dict:
+    """Body of a `{jobId}/get` request (section 3.6)."""
+    return {"executionNumber": number, "includeJobDocument": with_document}
+
+
+def update(status: str, details: "dict | None", number: int) -> dict:
+    """Body of a `{jobId}/update` request (section 3.7).
+
+    The execution number is always sent, so that a late report can never hit the retry of the same job. The expected
+    version never is: after a lost reply our own count would be behind (section 3.12, Greengrass lite).
+    """
+    body = {"status": status, "executionNumber": number}
+    if details:
+        body["statusDetails"] = clean_details(details)
+    return body
+
+
+def is_over(code: str) -> bool:
+    """True if a refusal with `code` means that the execution needs nothing more from us."""
+    return code in _OVER
+
+
+def is_passing(code: str) -> bool:
+    """True if the same request may succeed later."""
+    return code in _PASSING
+
+
+def refused_status(body: dict) -> "str | None":
+    """The status that came with a refusal (`executionState.status`), or None."""
+    state = body.get("executionState")
+    status = state.get("status") if isinstance(state, dict) else None
+    return status if isinstance(status, str) else None
+
+
+def _clean_text(value: object) -> str:
+    if value is True or value is False:
+        text = "true" if value else "false"
+    else:
+        text = value if isinstance(value, str) else str(value)
+    out = ""
+    for char in text[: LIMITS.STATUS_DETAIL_CHARS]:
+        code = ord(char)
+        # [^\p{C}]: no controls, no surrogates, no private use or format characters that are likely to occur.
+        bad = code < 32 or 127 <= code < 160 or code == 173 or 0x200B <= code <= 0x200F
+        if bad or 0x2028 <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code == 0xFEFF or code > 0xEFFFF:
+            char = " "
+        out += char
+    return out
+
+
+def clean_details(details: dict) -> dict:
+    """statusDetails as the service accepts them: at most 10 pairs, text values without control characters.
+
+    Numbers and booleans become text; empty values, None and the pairs beyond the tenth are left out; too long values
+    keep their start. Characters that a key may not have become `_`. Source: section 1.1.
+    """
+    out: dict = {}
+    for key in details:
+        value = details[key]
+        if value is None or len(out) == LIMITS.STATUS_DETAIL_PAIRS:
+            continue
+        text = _clean_text(value)
+        name = ""
+        for char in str(key)[:128]:
+            name += char if char in _KEY_CHARS else "_"
+        if text and name:
+            out[name] = text
+    return out

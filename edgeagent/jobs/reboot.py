@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Job operation `reboot`: restart the device, and prove it. Also what the managed template AWS-Reboot asks for.
+
+SUCCEEDED with {bootId, resetCause} after the restart; FAILED if the device is back without having restarted.
+"""
+
+from edgeagent.errors import JobFailed
+
+try:
+    from typing import Any
+except ImportError:
+    pass
+
+RESUME = True
+
+
+async def run(job: "Any") -> dict:
+    """{"operation": "reboot"}"""
+    port = job.agent.port
+    now = port.boot_id()
+    before = job.data.get("before")
+    if before is None:
+        # Durable before anything is told or done: whatever ends this boot, the next one knows what was asked for.
+        job.checkpoint(before=now)
+        await job.progress(step="restarting")
+        job.reset("asked for by a job")
+    if before == now:
+        raise JobFailed("the device did not restart")
+    return {"bootId": now, "resetCause": port.reset_cause()}

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long to wait before the next attempt: exponential, capped, with jitter, so that a fleet spreads out."""
+
+import os
+
+from edgeagent.config import LIMITS
+
+
+class Backoff:
+    """Delays that double from `minimum` to `maximum` seconds; each is drawn evenly from the upper half of its step."""
+
+    def __init__(self, minimum: int = LIMITS.BACKOFF_MIN_S, maximum: int = LIMITS.BACKOFF_MAX_S) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+        self._step = minimum
+
+    def next(self) -> float:
+        """Seconds to wait now; the step after this one is twice as long, up to the cap."""
+        step = self._step
+        self._step = min(step * 2, self._maximum)
+        return step * (256 + os.urandom(1)[0]) / 512
+
+    def reset(self) -> None:
+        """Start again from the minimum: the link has proved itself."""
+        self._step = self._minimum

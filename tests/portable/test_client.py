@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MQTT session, against a server played packet by packet."""
+
+import asyncio
+import unittest
+
+from edgeagent.config import LIMITS
+from edgeagent.errors import ProtocolError, Refused, TransportError
+from tests.portable.wire import Server, outcome, play
+
+PUBLISH_A = b"\x30\x04\x00\x01ax"
+PUBLISH_A_QOS1 = b"\x32\x06\x00\x01a\x00\x09x"
+
+
+class Limits(unittest.TestCase):
+    """Tests that wait for a time-out shorten it."""
+
+    def setUp(self):
+        self.saved = LIMITS.REQUEST_S, LIMITS.CONNECT_S
+
+    def tearDown(self):
+        LIMITS.REQUEST_S, LIMITS.CONNECT_S = self.saved
+
+
+class Connecting(Limits):
+    def test_connect_returns_whether_the_session_was_kept(self):
+        async def scenario():
+            for session in (0, 1):
+                server = Server(clean=False)
+                run = await server.accept(session)
+                self.assertEqual(server.client.session_present, bool(session))
+                self.assertTrue(server.client.connected)
+                run.cancel()
+
+        play(scenario())
+
+    def refusal(self, answer, **options):
+        async def scenario():
+            server = Server(**options)
+            connecting = asyncio.create_task(outcome(server.client.connect()))
+            while server.end is None:
+                await asyncio.sleep(0)
+            await server.receive()
+            if answer is None:
+                await server.end.wait_closed()
+            else:
+                server.send(answer)
+            error = await connecting
+            self.assertFalse(server.client.connected)
+            self.assertTrue(server.far.closed)
+            return error
+
+        return play(scenario())
+
+    def test_a_return_code_is_refused_with_that_code(self):
+        error = self.refusal(b"\x20\x02\x00\x05")
+        self.assertIsInstance(error, Refused)
+        self.assertEqual(error.code, "CONNACK_5")
+
+    def test_a_close_before_connack_asks_about_the_certificate(self):
+        error = self.refusal(None)
+        self.assertIsInstance(error, TransportError)
+        self.assertIn("certificate", str(error))
+
+    def test_other_packets_than_connack_break_the_protocol(self):
+        self.assertIsInstance(self.refusal(b"\x90\x03\x00\x01\x00"), ProtocolError)
+        self.assertIsInstance(self.refusal(b"\x20\xff\xff\xff\xff"), ProtocolError)
+
+    def test_a_session_cannot_survive_a_clean_connect(self):
+        self.assertIsInstance(self.refusal(b"\x20\x02\x01\x00"), ProtocolError)
+
+    def test_silence_ends_after_the_connect_limit(self):
+        LIMITS.CONNECT_S = 0.05
+        error = self.refusal(b"")
+        self.assertIsInstance(error, TransportError)
+
+    def test_the_connect_limit_covers_opening_the_stream(self):
+        LIMITS.CONNECT_S = 0.05
+
+        async def scenario():
+            server = Server()
+            server.client._open = lambda: asyncio.sleep(10)
+            return await outcome(server.client.connect())
+
+        self.assertIsInstance(play(scenario()), TransportError)
+
+    def test_tls_errors_become_transport_errors(self):
+        for error in (OSError(104), ValueError("not correctly signed by the trusted CA")):
+
+            async def scenario(error=error):
+                server = Server()
+                connecting = asyncio.create_task(outcome(server.client.connect()))
+                while server.end is None:
+                    await asyncio.sleep(0)
+                await server.receive()
+                server.far.fail(error)
+                return await connecting
+
+            self.assertIsInstance(play(scenario()), TransportError)
+
+
+class Publishing(Limits):
+    def test_qos_0_is_sent_and_forgotten(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            await server.client.publish("a", b"x", 0)
+            self.assertEqual(await server.receive(), (0x30, b"\x00\x01ax"))
+            run.cancel()
+
+        play(scenario())
+
+    def test_qos_1_returns_at_puback(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            sending = asyncio.create_task(server.client.publish("a", "x"))
+            head, body = await server.receive()
+            self.assertEqual((head, body[:3], body[5:]), (0x32, b"\x00\x01a", b"x"))
+            self.assertFalse(sending.done())
+            server.send(b"\x40\x02" + body[3:5])
+            await sending
+            run.cancel()
+
+        play(scenario())
+
+    def test_no_puback_is_a_transport_error(self):
+        LIMITS.REQUEST_S = 0.05
+
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            error = await outcome(server.client.publish("a", b""))
+            run.cancel()
+            return error
+
+        self.assertIsInstance(play(scenario()), TransportError)
+
+    def test_the_end_of_the_link_fails_what_waits(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            sending = asyncio.create_task(outcome(server.client.publish("a", b"")))
+            subscribing = asyncio.create_task(outcome(server.client.subscribe([("b", 1)])))
+            await server.receive()
+            await server.receive()
+            await server.end.wait_closed()
+            for waiting in (run, sending, subscribing):
+                self.assertIsInstance(await waiting, TransportError)
+            self.assertIsInstance(await outcome(server.client.publish("a", b"", 0)), TransportError)
+            self.assertTrue(server.far.closed)
+
+        play(scenario())
+
+    def interrupted(self, session):
+        """A publish whose link ends before PUBACK, and the next connection."""
+
+        async def scenario():
+            server = Server(clean=False)
+            run = asyncio.create_task(outcome(await server.accept()))
+            sending = asyncio.create_task(outcome(server.client.publish("a", b"x")))
+            _, first = await server.receive()
+            await server.end.wait_closed()
+            await run
+            run = await server.accept(session)
+            if session:
+                self.assertEqual(await server.receive(), (0x3A, first))
+                server.send(b"\x40\x02" + first[3:5])
+            error = await sending
+            run.cancel()
+            return error
+
+        return play(scenario())
+
+    def test_a_kept_session_gets_it_again_with_dup(self):
+        self.assertIsNone(self.interrupted(1))
+
+    def test_a_lost_session_is_told_to_the_caller(self):
+        self.assertIsInstance(self.interrupted(0), TransportError)
+
+    def test_a_large_payload_arrives_whole(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            await server.client.publish("a", bytes(range(256)) * 20, 0)
+            _, body = await server.receive()
+            self.assertEqual(body[3:], bytes(range(256)) * 20)
+            run.cancel()
+
+        play(scenario())
+
+    def test_at_most_eight_are_in_flight(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            sending = [asyncio.create_task(server.client.publish("a", b"")) for _ in range(9)]
+            ids = []
+            for _ in range(8):
+                ids.append((await server.receive())[1][3:5])
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.assertEqual(bytes(server.end.inbox), b"")
+            server.send(b"\x40\x02" + ids[0])
+            ids[0] = (await server.receive())[1][3:5]
+            for number in ids:
+                server.send(b"\x40\x02" + number)
+            for task in sending:
+                await task
+            run.cancel()
+
+        play(scenario())
+
+    def test_a_packet_cut_short_by_cancellation_ends_the_link(self):
+        async def scenario():
+            server = Server(board=True)
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.far.stalled = True
+            sending = asyncio.create_task(server.client.publish("a", b"x", 0))
+            while not server.far.out_buf:
+                await asyncio.sleep(0)
+            sending.cancel()
+            return await run
+
+        error = play(scenario())
+        self.assertIsInstance(error, TransportError)
+        self.assertIn("cut short", str(error))
+
+    def test_a_server_that_does_not_read_ends_the_link(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.client.PING_S = 0.05
+            server.far.stalled = True
+            error = await outcome(server.client.publish("a", b"x", 0))
+            await run
+            return error
+
+        self.assertIsInstance(play(scenario()), TransportError)
+
+
+class Receiving(Limits):
+    def test_puback_is_sent_after_the_handler_returns(self):
+        for board in (False, True):
+
+            async def scenario(board=board):
+                server = Server(board=board)
+                run = await server.accept()
+                got = []
+                release = asyncio.Event()
+
+                async def handler(topic, payload):
+                    got.append((topic, bytes(payload)))
+                    await release.wait()
+
+                server.client.on("+", handler)
+                server.send(PUBLISH_A_QOS1)
+                while not got:
+                    await asyncio.sleep(0)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                self.assertEqual(bytes(server.end.inbox), b"")
+                release.set()
+                self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
+                self.assertEqual(got, [("a", b"x")])
+                run.cancel()
+
+            play(scenario())
+
+    def test_a_message_whose_handler_fails_is_not_acknowledged(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            token = server.client.on("a", lambda topic, payload: 1 // 0)
+            server.send(PUBLISH_A_QOS1)
+            server.send(b"\x32\x06\x00\x01b\x00\x0ax")
+            self.assertEqual(await server.receive(), (0x40, b"\x00\x0a"))
+            server.client.off(token)
+            server.send(PUBLISH_A_QOS1)
+            self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
+            run.cancel()
+
+        play(scenario())
+
+    def test_too_many_unhandled_messages_renew_the_session(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.client.on("a", lambda topic, payload: 1 // 0)
+            server.send(PUBLISH_A * 16)
+            return await run
+
+        self.assertIsInstance(play(scenario()), TransportError)
+
+    def test_a_handler_that_waits_for_its_own_client_is_told(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            seen = []
+
+            async def handler(topic, payload):
+                seen.append(await outcome_here(server.client.publish("b", b"")))
+
+            async def outcome_here(awaitable):
+                try:
+                    await awaitable
+                except RuntimeError as error:
+                    return error
+
+            server.client.on("a", handler)
+            server.send(PUBLISH_A)
+            while not seen:
+                await asyncio.sleep(0)
+            self.assertIsInstance(seen[0], RuntimeError)
+            run.cancel()
+
+        play(scenario())
+
+    def test_a_message_over_the_cap_is_dropped_acknowledged_and_told(self):
+        for board in (False, True):
+
+            async def scenario(board=board):
+                server = Server(board=board, max_packet=1000)
+                run = await server.accept()
+                told = []
+                got = []
+                server.client.oversized.append(lambda topic, size: told.append((topic, size)))
+                server.client.on("a", lambda topic, payload: got.append(bytes(payload)))
+                server.send(b"\x32\xd0\x0f\x00\x01a\x00\x09" + bytes(1995))  # 2000 bytes
+                server.send(PUBLISH_A)
+                self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
+                while not got:
+                    await asyncio.sleep(0)
+                self.assertEqual((told, got), ([("a", 2000)], [b"x"]))
+                run.cancel()
+
+            play(scenario())
+
+    def test_what_no_server_may_send_ends_the_link(self):
+        for data in (
+            b"\x34\x06\x00\x01a\x00\x09x",  # QoS 2
+            b"\x10\x02\x00\x00",  # CONNECT
+            b"\x20\x02\x00\x00",  # a second CONNACK
+            b"\x30\x01\x00",  # no topic
+            b"\x30\xff\xff\xff\xff\x01",  # remaining length of five bytes
+            b"\x90\x80\x80\x04",  # a SUBACK of 64 KB
+            b"\x30\x80\x80\x80\x01",  # a PUBLISH of 2 MB
+        ):
+
+            async def scenario(data=data):
+                server = Server()
+                run = asyncio.create_task(outcome(await server.accept()))
+                server.send(data)
+                return await run
+
+            self.assertIsInstance(play(scenario()), ProtocolError)
+
+    def test_late_acknowledgements_are_ignored(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            got = []
+            server.client.on("a", lambda topic, payload: got.append(1))
+            server.send(b"\x40\x02\x00\x63" + b"\x90\x03\x00\x63\x01" + b"\xd0\x00" + PUBLISH_A)
+            while not got:
+                await asyncio.sleep(0)
+            run.cancel()
+
+        play(scenario())
+
+
+class Subscribing(Limits):
+    def test_filters_go_out_eight_in_a_packet(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            subscribing = asyncio.create_task(server.client.subscribe([("f", 1)] * 9))
+            for count in (8, 1):
+                head, body = await server.receive()
+                self.assertEqual((head, body[2:]), (0x82, b"\x00\x01f\x01" * count))
+                server.send(bytes((0x90, 2 + count)) + body[:2] + b"\x01" * count)
+            await subscribing
+            run.cancel()
+
+        play(scenario())
+
+    def answered(self, codes):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            subscribing = asyncio.create_task(outcome(server.client.subscribe([("yes", 1), ("no", 1)])))
+            _, body = await server.receive()
+            server.send(bytes((0x90, 2 + len(codes))) + body[:2] + codes)
+            error = await subscribing
+            run.cancel()
+            return error
+
+        return play(scenario())
+
+    def test_a_denied_filter_is_named(self):
+        error = self.answered(b"\x01\x80")
+        self.assertIsInstance(error, Refused)
+        self.assertIn("no", str(error))
+        self.assertNotIn("yes", str(error))
+
+    def test_granted_filters_return(self):
+        self.assertIsNone(self.answered(b"\x01\x00"))
+
+    def test_a_suback_of_another_length_breaks_the_protocol(self):
+        self.assertIsInstance(self.answered(b"\x01"), ProtocolError)
+
+    def test_unsubscribe_returns_at_unsuback(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            leaving = asyncio.create_task(server.client.unsubscribe(["f"]))
+            head, body = await server.receive()
+            self.assertEqual((head, body[2:]), (0xA2, b"\x00\x01f"))
+            server.send(b"\xb0\x02" + body[:2])
+            await leaving
+            run.cancel()
+
+        play(scenario())
+
+
+class KeepAlive(Limits):
+    def test_a_quiet_link_is_pinged_and_an_answer_keeps_it(self):
+        async def scenario():
+            server = Server(keepalive=0.1)
+            run = await server.accept()
+            for _ in range(2):
+                self.assertEqual(await server.receive(), (0xC0, b""))
+                server.send(b"\xd0\x00")
+            self.assertTrue(server.client.connected)
+            run.cancel()
+
+        # The keep-alive field is whole seconds on the wire; the pace here is only for the test.
+        from edgeagent.mqtt import packet
+
+        original = packet.connect
+        packet.connect = lambda name, keepalive, clean, will: original(name, 1, clean, will)
+        try:
+            play(scenario())
+        finally:
+            packet.connect = original
+
+    def test_no_answer_to_a_ping_ends_the_link(self):
+        async def scenario():
+            server = Server(keepalive=0)
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.client._keepalive = 0.05
+            server.client.PING_S = 0.05
+            error = await run
+            self.assertEqual(await server.receive(), (0xC0, b""))
+            self.assertEqual(bytes(server.end.inbox), b"")  # one outstanding PINGREQ, not more
+            return error
+
+        error = play(scenario())
+        self.assertIsInstance(error, TransportError)
+        self.assertIn("PINGREQ", str(error))
+
+
+class Closing(Limits):
+    def test_close_says_disconnect_and_run_ends(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            await server.client.close()
+            self.assertEqual(await server.receive(), (0xE0, b""))
+            self.assertTrue(server.far.closed)
+            self.assertIsInstance(await run, TransportError)
+
+        play(scenario())
+
+    def test_close_without_a_link_is_harmless(self):
+        play(Server().client.close())
+
+    def test_a_cancelled_run_closes_without_disconnect(self):
+        async def scenario():
+            server = Server()
+            run = await server.accept()
+            await asyncio.sleep(0)
+            run.cancel()
+            try:
+                await run
+            except asyncio.CancelledError:
+                pass
+            self.assertTrue(server.far.closed)
+            self.assertEqual(bytes(server.end.inbox), b"")
+
+        play(scenario())
+
+    def test_the_same_client_connects_again(self):
+        async def scenario():
+            server = Server()
+            for _ in range(3):
+                run = asyncio.create_task(outcome(await server.accept()))
+                await asyncio.sleep(0)
+                await server.client.close()
+                await run
+            self.assertEqual(server.opened, 3)
+
+        play(scenario())
+
+
+if __name__ == "__main__":
+    unittest.main()
