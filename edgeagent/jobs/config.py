@@ -7,6 +7,7 @@ SUCCEEDED with {changed}; FAILED naming the member, with the file as it was, if 
 import json
 
 from edgeagent import compat
+from edgeagent.attributes import Attributes
 from edgeagent.config import LIMITS, Config
 from edgeagent.errors import ConfigError, JobFailed
 
@@ -20,7 +21,7 @@ RESUME = True  # the same change again is no change
 ALLOWED = ("attributes", "confirm_within", "keepalive", "log_level")
 
 
-def merge(current: dict, change: object) -> dict:
+def merge(current: "dict[str, Any]", change: object) -> "dict[str, Any]":
     """agent.json as it would be with `change`: `attributes` are merged by name, other members replaced.
 
     Raises JobFailed naming the member that may not be changed or has the wrong shape.
@@ -42,7 +43,7 @@ def merge(current: dict, change: object) -> dict:
     return merged
 
 
-async def run(job: "Any") -> dict:
+async def run(job: "Any") -> "dict[str, Any]":
     """{"operation": "config", "config": {"log_level": "debug", "attributes": {"site": "berlin"}}}"""
     agent = job.agent
     change = job.document.get("config")
@@ -56,12 +57,13 @@ async def run(job: "Any") -> dict:
         if len(text) > LIMITS.CONFIG_BYTES:
             raise JobFailed("config would be larger than %d bytes" % LIMITS.CONFIG_BYTES)
         config = Config(merged, path[: path.rfind("/")] if "/" in path else "", "config")
+        probe = Attributes()
         for name in config.attributes:
-            agent.check_attribute(name, config.attributes[name])
+            probe.register(name, config.attributes[name])
         compat.write_atomic(path, text)
     except (ConfigError, ValueError) as error:
         raise JobFailed(str(error)) from None
     except OSError as error:
         raise JobFailed("config cannot be stored: " + compat.exc_text(error)) from None
     agent.configure(config)
-    return {"changed": ", ".join(sorted(change))}  # type: ignore[arg-type]  # merge() has checked it
+    return {"changed": ", ".join(sorted(change))}

@@ -20,7 +20,9 @@ class JobContext:
     continuation after a reset. data: what `checkpoint` has stored. agent: the Agent.
     """
 
-    def __init__(self, runner: "Runner", execution: "Execution", operation: str, data: dict, resumed: bool) -> None:
+    def __init__(
+        self, runner: "Runner", execution: "Execution", operation: str, data: "dict[str, Any]", resumed: bool
+    ) -> None:
         self.id = execution.job_id
         self.execution = execution.number
         self.operation = operation
@@ -32,15 +34,15 @@ class JobContext:
         self.ended = False
         self._runner = runner
 
-    async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:
+    async def progress(self, percent: "int | None" = None, **details: "Any") -> None:
         """Report IN_PROGRESS with `details` as statusDetails (they replace the earlier ones).
 
-        Waits for the link if it is down, 30 s at most. True: the service has accepted it; False: it could not be
-        told, which is no reason to stop working. Raises asyncio.CancelledError if the service has ended the job.
+        Returns when the service has accepted it; waits as long as that takes if the link is down, so a lost link ends
+        no job. Wrap it in asyncio.wait_for where going on matters more. Raises Refused if the service has ended it.
         """
         if percent is not None:
             details["percent"] = percent
-        return await self._runner.progress(self, details)
+        await self._runner.progress(self, details)
 
     def checkpoint(self, **data: "Any") -> None:
         """Merge JSON values into `data` and make them durable before returning. Raises JobFailed if it cannot."""

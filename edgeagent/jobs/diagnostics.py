@@ -42,7 +42,7 @@ def _line(entry: "Any") -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
-async def run(job: "Any") -> dict:
+async def run(job: "Any") -> "dict[str, Any]":
     """{"operation": "diagnostics"}"""
     agent = job.agent
     # Two passes over a snapshot, since the topic of the first part already tells how many there are.

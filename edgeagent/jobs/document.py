@@ -12,6 +12,11 @@ from edgeagent.config import LIMITS
 from edgeagent.errors import JobRejected
 from edgeagent.jobs.protocol import is_name
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 _DEPTH = const(16)
 
 
@@ -42,7 +47,7 @@ def too_large() -> str:
     return "job document is larger than the %d bytes this device takes" % LIMITS.JOB_DOCUMENT
 
 
-def parse(document: object) -> "tuple[str, dict]":
+def parse(document: object) -> "tuple[str, dict[str, Any]]":
     """The operation that a job document asks for, and its arguments (all other members).
 
     Raises JobRejected naming the member, or the cap if the document is too large for this device.
@@ -75,7 +80,6 @@ def _steps(steps: object) -> str:
     action = _member(steps[0], "action", "steps[0]")
     kind = _member(action, "type", "steps[0].action")
     given = _member(action, "input", "steps[0].action")
-    if len(steps) == 1 and kind == "runHandler":
-        if _member(given, "handler", "steps[0].action.input") == "reboot.sh":
-            return "reboot"
+    if len(steps) == 1 and kind == "runHandler" and _member(given, "handler", "steps[0].action.input") == "reboot.sh":
+        return "reboot"
     raise JobRejected("job document: steps are not supported on this port")

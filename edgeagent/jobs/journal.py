@@ -17,6 +17,11 @@ from edgeagent import compat, log
 from edgeagent.config import LIMITS
 from edgeagent.errors import JobFailed
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 _TEXT = ("jobId", "bootId", "operation", "phase")
 
 
@@ -26,7 +31,7 @@ class Journal:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def read(self) -> "dict | None":
+    def read(self) -> "dict[str, Any] | None":
         """The record, or None. A damaged file counts as absent, and is logged: the service still knows the job."""
         if not compat.exists(self._path):
             return None
@@ -36,7 +41,7 @@ class Journal:
             log.error("jobs", "the journal is damaged and is ignored")
         return record
 
-    def write(self, record: dict) -> None:
+    def write(self, record: "dict[str, Any]") -> None:
         """Replace the record; durable when this returns.
 
         Raises JobFailed if it would exceed LIMITS.JOURNAL_BYTES or cannot be stored; the old record is then intact.
@@ -60,7 +65,7 @@ class Journal:
             log.error("jobs", "journal cannot be removed: %s", compat.exc_text(error))
 
 
-def _decode(raw: bytes) -> "dict | None":
+def _decode(raw: bytes) -> "dict[str, Any] | None":
     if raw[8:9] != b"\n" or raw[:8] != b"%08x" % (binascii.crc32(raw[9:]) & 0xFFFFFFFF):
         return None
     try:

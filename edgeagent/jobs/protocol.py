@@ -8,6 +8,11 @@ every member is checked here before anything else looks at it.
 from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 QUEUED = "QUEUED"
 IN_PROGRESS = "IN_PROGRESS"
 SUCCEEDED = "SUCCEEDED"
@@ -26,7 +31,9 @@ _KEY_CHARS = _NAME_CHARS + ":"
 class Execution:
     """One job execution as the service described it. `document` is unchecked, None if it was not asked for."""
 
-    def __init__(self, job_id: str, number: int, version: int, status: str, document: object, details: dict) -> None:
+    def __init__(
+        self, job_id: str, number: int, version: int, status: str, document: object, details: "dict[str, Any]"
+    ) -> None:
         self.job_id = job_id
         self.number = number
         self.version = version
@@ -39,20 +46,17 @@ def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
     """True for text of 1 to `longest` characters, all of them in `chars` (section 1.1: jobId and the like)."""
     if not isinstance(text, str) or not 0 < len(text) <= longest:
         return False
-    for char in text:
-        if char not in chars:
-            return False
-    return True
+    return all(char in chars for char in text)
 
 
-def _count(data: dict, name: str) -> int:
+def _count(data: "dict[str, Any]", name: str) -> int:
     value = data.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ProtocolError("execution.%s is not a whole number" % name)
     return value
 
 
-def execution(reply: dict) -> "Execution | None":
+def execution(reply: "dict[str, Any]") -> "Execution | None":
     """Read the `execution` of a start-next, describe or notify-next message; None if there is none.
 
     reply: the decoded JSON object. Raises ProtocolError naming the member. Source: section 3.3.
@@ -78,12 +82,12 @@ def execution(reply: dict) -> "Execution | None":
     )
 
 
-def describe(number: int, with_document: bool) -> dict:
+def describe(number: int, with_document: bool) -> "dict[str, Any]":
     """Body of a `{jobId}/get` request (section 3.6)."""
     return {"executionNumber": number, "includeJobDocument": with_document}
 
 
-def update(status: str, details: "dict | None", number: int) -> dict:
+def update(status: str, details: "dict[str, Any] | None", number: int) -> "dict[str, Any]":
     """Body of a `{jobId}/update` request (section 3.7).
 
     The execution number is always sent, so that a late report can never hit the retry of the same job. The expected
@@ -105,7 +109,7 @@ def is_passing(code: str) -> bool:
     return code in _PASSING
 
 
-def refused_status(body: dict) -> "str | None":
+def refused_status(body: "dict[str, Any]") -> "str | None":
     """The status that came with a refusal (`executionState.status`), or None."""
     state = body.get("executionState")
     status = state.get("status") if isinstance(state, dict) else None
@@ -113,28 +117,24 @@ def refused_status(body: dict) -> "str | None":
 
 
 def _clean_text(value: object) -> str:
-    if value is True or value is False:
-        text = "true" if value else "false"
-    else:
-        text = value if isinstance(value, str) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     out = ""
     for char in text[: LIMITS.STATUS_DETAIL_CHARS]:
         code = ord(char)
-        # [^\p{C}]: no controls, no surrogates, no private use or format characters that are likely to occur.
-        bad = code < 32 or 127 <= code < 160 or code == 173 or 0x200B <= code <= 0x200F
-        if bad or 0x2028 <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code == 0xFEFF or code > 0xEFFFF:
+        # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
+        if code < 32 or 127 <= code < 160 or 0x200B <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code > 0xE0000:
             char = " "
         out += char
     return out
 
 
-def clean_details(details: dict) -> dict:
+def clean_details(details: "dict[str, Any]") -> "dict[str, Any]":
     """statusDetails as the service accepts them: at most 10 pairs, text values without control characters.
 
     Numbers and booleans become text; empty values, None and the pairs beyond the tenth are left out; too long values
     keep their start. Characters that a key may not have become `_`. Source: section 1.1.
     """
-    out: dict = {}
+    out: "dict[str, Any]" = {}
     for key in details:
         value = details[key]
         if value is None or len(out) == LIMITS.STATUS_DETAIL_PAIRS:

@@ -47,7 +47,7 @@ class Handlers:
             __import__(name)
             module = sys.modules[name]
             found = (module.run, module.RESUME)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def release(self) -> None:
         """A job is over: on boards give back the RAM of the modules that were loaded for it."""

@@ -24,10 +24,8 @@ without ours being over (aws-iot-protocol.md 3.11, J3 in the worked sequence).
 import asyncio
 import gc
 
-from edgeagent import clock, compat, log, topics
-from edgeagent.compat import const
-from edgeagent.config import LIMITS
-from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused
+from edgeagent import compat, log, topics
+from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
 from edgeagent.jobs import document, protocol
 from edgeagent.jobs.context import JobContext
 from edgeagent.jobs.journal import Journal
@@ -40,7 +38,6 @@ except ImportError:
 
 _RUNNING = "running"
 _REPORT = "report"
-_PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
 class Runner:
@@ -93,7 +90,7 @@ class Runner:
         finally:
             if self._task is not None:
                 self._task.cancel()
-                self._task = None
+            self._job = self._task = None
 
     async def _step(self) -> bool:
         """Do the next thing; True if there is nothing to do before something wakes the runner."""
@@ -108,7 +105,9 @@ class Runner:
         record = self._record
         if record is None:
             execution = await self._next()
-            return execution is None or self._begin(execution)
+            if execution is not None:
+                return self._begin(execution)
+            return self._record is None
         if record["phase"] == _REPORT:
             await self._report(record)
             return False
@@ -126,28 +125,27 @@ class Runner:
                 raise
         execution = protocol.execution(await call(self._topic("$next/get"), {"includeJobDocument": False}))
         if execution is not None:
-            self._finish(self._new(execution, ""), protocol.REJECTED, document.too_large())
-            await self._report(self._record)
+            self._finish(self._new(execution), protocol.REJECTED, document.too_large())
         return None
 
-    def _new(self, execution: "protocol.Execution", operation: str) -> dict:
+    def _new(self, execution: "protocol.Execution") -> "dict[str, Any]":
         return {
             "jobId": execution.job_id,
             "executionNumber": execution.number,
             "versionNumber": execution.version,
             "bootId": self.agent.port.boot_id(),
-            "operation": operation,
+            "operation": "",
             "phase": _RUNNING,
             "data": {},
         }
 
     def _begin(self, execution: "protocol.Execution") -> bool:
         """Start the handler of a new execution; False if it ended before it began."""
-        record = self._new(execution, "")
+        record = self._new(execution)
         try:
             operation = document.parse(execution.document)[0]
             record["operation"] = operation
-            found = self.agent.handlers.get(operation)
+            found = self._find(operation)
             if found is None:
                 raise JobRejected("unknown operation " + operation)
             self._journal.write(record)
@@ -161,9 +159,16 @@ class Runner:
             return True
         return False
 
-    async def _resume(self, record: dict) -> bool:
+    def _find(self, operation: str) -> "tuple[Any, bool] | None":
+        try:
+            return self.agent.handlers.get(operation)  # type: ignore[no-any-return]
+        except Exception as error:  # a handler's module that is missing, damaged or too large for the free RAM
+            log.error("jobs", "operation %s cannot be loaded: %s", operation, compat.exc_text(error))
+            return None
+
+    async def _resume(self, record: "dict[str, Any]") -> bool:
         port = self.agent.port
-        found = self.agent.handlers.get(record["operation"])
+        found = self._find(record["operation"])
         if found is None or not found[1]:
             why = "an internal error"
             if record["bootId"] != port.boot_id():
@@ -199,7 +204,8 @@ class Runner:
         self._task = asyncio.create_task(self._execute(job, function))
 
     async def _execute(self, job: JobContext, function: "Any") -> None:
-        status, reason, details = protocol.FAILED, "", {}
+        status, reason = protocol.FAILED, ""
+        details: "dict[str, Any]" = {}
         try:
             details = await function(job) or {}
             if not isinstance(details, dict):
@@ -228,32 +234,24 @@ class Runner:
             job.revoked = True
             self._task.cancel()
 
-    async def progress(self, job: JobContext, details: dict) -> bool:
+    async def progress(self, job: JobContext, details: "dict[str, Any]") -> None:
         """See JobContext.progress."""
         topic = self._topic(job.id + "/update")
         body = protocol.update(protocol.IN_PROGRESS, details, job.execution)
-        start = clock.ticks()
+        backoff = Backoff()
         while True:
+            await self.agent.connected.wait()
             try:
-                await asyncio.wait_for(self.agent.connected.wait(), LIMITS.REQUEST_S)
                 await self.agent.requests.call(topic, body)
-                return True
-            except asyncio.TimeoutError:
-                pass
+                return
+            except TransportError as error:
+                log.debug("jobs", "%s: progress: %s", job.id, error)
             except Refused as error:
-                if protocol.is_over(error.code):
-                    job.revoked = True
-                    raise asyncio.CancelledError() from None
                 if not protocol.is_passing(error.code):
-                    log.warning("jobs", "%s: progress refused: %s", job.id, compat.exc_text(error))
-                    return False
-            except AgentError as error:
-                log.debug("jobs", "%s: progress: %s", job.id, compat.exc_text(error))
-            if clock.elapsed_ms(start) >= _PROGRESS_MS:
-                return False
-            await asyncio.sleep(1)
+                    raise
+            await asyncio.sleep(backoff.next())
 
-    def keep(self, job: JobContext, data: dict, phase: str = _RUNNING) -> None:
+    def keep(self, job: JobContext, data: "dict[str, Any]", phase: str = _RUNNING) -> None:
         """Make `data` and `phase` durable. Raises JobFailed."""
         record = dict(self._record or {})
         record["data"] = data
@@ -264,7 +262,7 @@ class Runner:
 
     # --- the end of an execution
 
-    def _finish(self, record: "Any", status: str, reason: str, details: "dict | None" = None) -> None:
+    def _finish(self, record: "Any", status: str, reason: str, details: "dict[str, Any] | None" = None) -> None:
         """The outcome is known: from here on it only has to be told."""
         details = dict(details or {})
         if reason:
@@ -293,9 +291,7 @@ class Runner:
         topic = self._topic(record["jobId"] + "/update")
         status = record["status"]
         try:
-            await self.agent.requests.call(
-                topic, protocol.update(status, record["details"], record["executionNumber"])
-            )
+            await self.agent.requests.call(topic, protocol.update(status, record["details"], record["executionNumber"]))
         except Refused as error:
             if protocol.is_over(error.code):
                 held = protocol.refused_status(error.body)

@@ -362,8 +362,9 @@ class Client:
         return token
 
     def off(self, token: "Any") -> None:
-        """Forget a handler."""
-        self._handlers.remove(token)
+        """Forget a handler; one that is gone already is fine."""
+        if token in self._handlers:
+            self._handlers.remove(token)
 
     async def publish(
         self, topic: str, payload: "str | bytes | bytearray | memoryview", qos: int = 1, retain: bool = False

@@ -33,7 +33,7 @@ def describe(error: BaseException) -> str:
     return exc_text(error)[:180] + where
 
 
-def last_crash(root: str) -> "dict | None":
+def last_crash(root: str) -> "dict[str, Any] | None":
     """{"count": escapes in a row, "reason": of the last one}, or None."""
     return state.read_sealed(root + _CRASH)
 

@@ -14,87 +14,83 @@ from edgeagent.compat import const
 from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 MAGIC = b"EAM1"
-ECDSA_P256 = const(1)  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
-MAX_SIGNATURES = const(8)
-MAX_FILES = const(128)
-MAX_PAYLOAD = const(8388608)  # bytes; its hash list is then 64 KiB, which only larger devices can hold
-_RUNTIMES = ("micropython", "cpython", "any")
+ECDSA_P256 = 1  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
+MAX_FILES = 128
+MAX_PAYLOAD = 8388608  # bytes; its hash list is then 64 KiB, which only larger devices can hold
+_SIGNATURES = const(8)
 # Anything else is refused: a rule that this agent does not know must not be ignored.
-_MEMBERS = "format name version security_version boards runtime mpy expires files payload".split()
+_MEMBERS = "format,name,version,security_version,boards,runtime,mpy,expires,files,payload"
 
 
-def parse_envelope(raw: bytes) -> "tuple[bytes, list]":
+def parse_envelope(raw: "bytes | bytearray") -> "tuple[bytes, list[tuple[bytes, int, bytes]]]":
     """(manifest bytes, [(key id, algorithm, signature)]). Raises UpdateError "envelope"."""
-    if len(raw) > LIMITS.MANIFEST_BYTES:
-        raise UpdateError("envelope", "larger than %d bytes" % LIMITS.MANIFEST_BYTES)
-    if raw[:4] != MAGIC:
-        raise UpdateError("envelope", "does not start with EAM1")
     at = 4
+    if len(raw) > LIMITS.MANIFEST_BYTES or raw[:4] != MAGIC:
+        raise UpdateError("envelope", "no EAM1, or over %d bytes" % LIMITS.MANIFEST_BYTES)
 
     def take(count: int) -> bytes:
         nonlocal at
         at += count
         if at > len(raw):
-            raise UpdateError("envelope", "is cut short")
-        return raw[at - count : at]
+            raise UpdateError("envelope", "cut short")
+        return bytes(raw[at - count : at])
 
-    manifest = take(int.from_bytes(take(2), "big"))
+    def number(count: int) -> int:
+        return int.from_bytes(take(count), "big")
+
+    manifest = take(number(2))
     signatures = []
-    count = take(1)[0]
-    if count > MAX_SIGNATURES:
-        raise UpdateError("envelope", "more than %d signatures" % MAX_SIGNATURES)
+    count = number(1)
     for _ in range(count):
         key_id = take(8)
-        algorithm = take(1)[0]
-        signatures.append((key_id, algorithm, take(int.from_bytes(take(2), "big"))))
-    if at != len(raw):
-        raise UpdateError("envelope", "has bytes after its end")
+        algorithm = number(1)
+        signatures.append((key_id, algorithm, take(number(2))))
+    if at != len(raw) or count > _SIGNATURES:
+        raise UpdateError("envelope", "bytes after its end, or over %d signatures" % _SIGNATURES)
     return manifest, signatures
 
 
-def build_envelope(manifest: bytes, signatures: list) -> bytes:
-    """The inverse of `parse_envelope`; the publisher's side. Raises UpdateError "envelope" if it is too large."""
-    parts = [MAGIC, len(manifest).to_bytes(2, "big"), manifest, bytes([len(signatures)])]
-    for key_id, algorithm, signature in signatures:
-        parts.append(key_id + bytes([algorithm]) + len(signature).to_bytes(2, "big") + signature)
-    raw = b"".join(parts)
-    parse_envelope(raw)
-    return raw
-
-
-def _need(good: object, field: str, problem: str) -> None:
+def _need(good: object, field: str) -> None:
     if not good:
-        raise UpdateError("manifest", "%s: %s" % (field, problem))
+        raise UpdateError("manifest", field)
 
 
-def _is_text(value: object, most: int) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= most
+def _text(value: "Any", field: str, most: int = 64) -> str:
+    _need(isinstance(value, str) and 0 < len(value) <= most, field)
+    return str(value)
 
 
-def _is_int(value: object, low: int, high: int) -> bool:
+def _int(value: "Any", field: str, low: int, high: int) -> int:
     # `type` and not isinstance: true and false are whole numbers to isinstance.
-    return type(value) is int and low <= value <= high
+    _need(type(value) is int and low <= value <= high, field)
+    return int(value)
 
 
-def _hash(value: object, field: str) -> bytes:
-    if isinstance(value, str) and len(value) == 64:
-        try:
-            return binascii.unhexlify(value)
-        except ValueError:
-            pass
-    raise UpdateError("manifest", "%s: must be 64 hex digits" % field)
+def _list(value: "Any", field: str, most: int) -> "list[Any]":
+    _need(isinstance(value, list) and 0 < len(value) <= most, field)
+    return list(value)
 
 
-def _path(path: object, field: str) -> str:
-    """A relative path that stays in its folder on every file system. Raises UpdateError."""
-    _need(_is_text(path, 200), field, "path must be text of 1 to 200 characters")
-    path = str(path)
+def _hash(value: "Any", field: str) -> bytes:
+    try:
+        _need(len(value) == 64, field)
+        return binascii.unhexlify(value)
+    except (ValueError, TypeError):
+        raise UpdateError("manifest", field) from None
+
+
+def _path(path: str, field: str) -> None:
+    """Refuse all but a relative path of printable ASCII that stays in its folder on every file system."""
     for segment in path.split("/"):
-        _need(segment not in ("", ".", "..") and len(segment) <= 64, field, "path has a bad segment")
+        _need(segment not in ("", ".", "..") and len(segment) <= 64, field)
     for c in path:
-        _need(" " < c < "\x7f" and c not in '\\:*?"<>|', field, "path has a bad character")
-    return path
+        _need(" " < c < "\x7f" and c not in '\\:*?"<>|', field)
 
 
 class Manifest:
@@ -103,64 +99,58 @@ class Manifest:
     """
 
     def __init__(self, raw: bytes) -> None:
-        """raw: the exact bytes, their signatures already verified. Raises UpdateError "manifest" naming the member."""
+        """raw: the exact bytes, their signatures already verified.
+
+        Raises UpdateError "manifest" naming the member that breaks the table of docs/ota.md.
+        """
         try:
             data = json.loads(raw.decode())
         except ValueError:
-            raise UpdateError("manifest", "is not JSON") from None
-        _need(isinstance(data, dict), "manifest", "must be an object")
+            raise UpdateError("manifest", "not JSON") from None
+        _need(isinstance(data, dict), "not an object")
         for member in data:
-            _need(member in _MEMBERS, member, "is not known to this agent")
-        _need(_is_int(data.get("format"), 1, 1), "format", "must be 1")
-        for member in ("name", "version"):
-            _need(_is_text(data.get(member), 64), member, "must be text of 1 to 64 characters")
-        self.name = data["name"]
-        self.version = data["version"]
-        self.security_version = data.get("security_version")
-        _need(_is_int(self.security_version, 0, 1 << 30), "security_version", "must be a whole number")
-        self.boards = data.get("boards")
-        _need(isinstance(self.boards, list) and 0 < len(self.boards) <= 32, "boards", "must name 1 to 32 boards")
-        for board in self.boards:
-            _need(_is_text(board, 64), "boards", "must be text of 1 to 64 characters")
-        self.runtime = data.get("runtime")
-        _need(self.runtime in _RUNTIMES, "runtime", "must be micropython, cpython or any")
-        self.mpy = data.get("mpy")
-        _need(self.mpy is None or _is_int(self.mpy, 1, 255), "mpy", "must be 1 to 255")
-        self.expires = data.get("expires")
-        _need(self.expires is None or _is_int(self.expires, 0, 1 << 40), "expires", "must be epoch seconds")
-        payload = data.get("payload")
-        _need(isinstance(payload, dict), "payload", "must be an object")
-        self.size = payload.get("size")
-        _need(_is_int(self.size, 1, MAX_PAYLOAD), "payload.size", "must be 1 to %d bytes" % MAX_PAYLOAD)
-        _need(payload.get("block") == LIMITS.BLOCK, "payload.block", "must be %d" % LIMITS.BLOCK)
-        self.sha256 = _hash(payload.get("sha256"), "payload.sha256")
-        self.blocks_sha256 = _hash(payload.get("blocks_sha256"), "payload.blocks_sha256")
+            _need(member in _MEMBERS.split(","), member)
+        get = data.get
+        _int(get("format"), "format", 1, 1)
+        self.name = _text(get("name"), "name")
+        self.version = _text(get("version"), "version")
+        self.security_version = _int(get("security_version"), "security_version", 0, 1 << 30)
+        self.boards = [_text(board, "boards") for board in _list(get("boards"), "boards", 32)]
+        self.runtime = get("runtime")
+        _need(self.runtime in ("micropython", "cpython", "any"), "runtime")
+        self.mpy = None if get("mpy") is None else _int(get("mpy"), "mpy", 1, 255)
+        self.expires = None if get("expires") is None else _int(get("expires"), "expires", 1, 1 << 40)
+        payload = get("payload")
+        _need(isinstance(payload, dict), "payload")
+        get = payload.get
+        self.size = _int(get("size"), "payload.size", 1, MAX_PAYLOAD)
+        _int(get("block"), "payload.block", LIMITS.BLOCK, LIMITS.BLOCK)
+        self.sha256 = _hash(get("sha256"), "payload.sha256")
+        self.blocks_sha256 = _hash(get("blocks_sha256"), "payload.blocks_sha256")
         self.blocks = (self.size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
-        self.files: "list[tuple]" = []
-        self._read_files(data.get("files"))
+        self.files: "list[tuple[str, int, bytes, int | None]]" = []
+        self._read_files(_list(data.get("files"), "files", MAX_FILES))
 
-    def _read_files(self, files: object) -> None:
-        _need(isinstance(files, list) and 0 < len(files) <= MAX_FILES, "files", "must list 1 to %d files" % MAX_FILES)  # type: ignore[arg-type]
+    def _read_files(self, files: "list[Any]") -> None:
         total = 0
-        paths = set()
-        modules = set()
-        for n, entry in enumerate(files):  # type: ignore[arg-type]
+        taken = {}  # path without the suffix of a module: True for a file, False for a folder
+        for n, entry in enumerate(files):
             field = "files[%d]" % n
-            _need(isinstance(entry, list) and 3 <= len(entry) <= 4, field, "must be [path, size, sha256, mode?]")
-            path = _path(entry[0], field)
-            _need(_is_int(entry[1], 0, MAX_PAYLOAD), field, "size must be 0 to %d bytes" % MAX_PAYLOAD)
+            _need(isinstance(entry, list) and 3 <= len(entry) <= 4, field)
+            path = _text(entry[0], field, 200)
+            _path(path, field)
             mode = entry[3] if len(entry) == 4 else None
-            _need(mode is None or _is_int(mode, 0, 0o777), field, "mode must be 0 to 511")
+            if mode is not None:
+                _int(mode, field, 0, 0o777)
             # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
             module = path[:-4] + ".py" if path[-4:] == ".mpy" else path
-            _need(module not in modules, field, "path appears twice, or as .py and .mpy")
-            modules.add(module)
-            paths.add(path)
-            self.files.append((path, entry[1], _hash(entry[2], field), mode))
-            total += entry[1]
-        for path in paths:
+            _need(module not in taken, field)
+            taken[module] = True
             cut = path.rfind("/")
             while cut > 0:
-                _need(path[:cut] not in paths, "files", "%s is a file and a folder" % path[:cut])
+                _need(not taken.get(path[:cut]), field)
+                taken[path[:cut]] = False
                 cut = path[:cut].rfind("/")
-        _need(total == self.size, "payload.size", "is not the sum of the files' sizes")
+            total += _int(entry[1], field, 0, MAX_PAYLOAD)
+            self.files.append((path, entry[1], _hash(entry[2], field), mode))
+        _need(total == self.size, "payload.size")

@@ -37,25 +37,29 @@ class Slots:
         known = state.info(self.root, state.other(self.active()))
         return bool(known["complete"]) and known["artifact"] == artifact
 
-    def prepare(self, artifact: str) -> str:
+    def prepare(self, artifact: "str | None" = None) -> str:
         """The inactive slot's folder, empty, or as an interrupted download of the same artifact left it.
 
-        artifact: hex SHA-256 of the manifest. Raises UpdateError "busy" during a trial (the other slot is the only
-        way back then), OSError if the file system fails.
+        artifact: hex SHA-256 of the manifest; `complete` must follow. None: the caller fills the slot of a device that
+        is not running (at the factory) and no download can be resumed.
+        Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
         """
         document = state.load(self.root)
         if document and document["phase"] == "trial":
             raise UpdateError("busy", "version %s is still on trial" % document["version"])
         slot = state.other(self.active())
         path = self.root + "/" + slot
-        if state.info(self.root, slot)["artifact"] == artifact:
+        if artifact and state.info(self.root, slot)["artifact"] == artifact:
             return path
         make_dirs(self.root)
         # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
         self._note(slot, False, None)
         remove_tree(path)
         os.mkdir(path)
-        self._note(slot, False, artifact)
+        if artifact:
+            self._note(slot, False, artifact)
+        else:
+            os.unlink(path + ".json")
         return path
 
     def _note(self, slot: str, complete: bool, artifact: "str | None", version: str = "", security: int = 0) -> None:
@@ -75,7 +79,7 @@ class Slots:
         """Declare the inactive slot verified, every byte read back from flash. Raises OSError."""
         self._note(state.other(self.active()), True, artifact, version, security_version)
 
-    def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
+    def activate(self, version: str, job_id: "str | None", deadline_s: int, previous: "str | None" = None) -> None:
         """Run the inactive slot from the next boot on, as a trial of `deadline_s` seconds. One durable write.
 
         previous: version that runs now, if the caller knows it better than the slot's record.

@@ -15,6 +15,11 @@ import os
 
 from edgeagent.compat import is_dir, read_file, write_atomic
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 _LIMIT = 2048  # bytes of a sealed file
 _SEAL = 16  # hex characters of SHA-256 before the JSON text
 
@@ -26,7 +31,7 @@ def _digest(text: bytes) -> bytes:
     return binascii.hexlify(hashlib.sha256(text).digest()[: _SEAL // 2])
 
 
-def read_sealed(path: str) -> "dict | None":
+def read_sealed(path: str) -> "dict[str, Any] | None":
     """The object of a sealed file, or None if it is missing, damaged or too large."""
     raw = read_file(path, _LIMIT)
     if raw is None or raw[:_SEAL] != _digest(raw[_SEAL:]):
@@ -38,13 +43,13 @@ def read_sealed(path: str) -> "dict | None":
     return document if isinstance(document, dict) else None
 
 
-def write_sealed(path: str, document: dict) -> None:
+def write_sealed(path: str, document: "dict[str, Any]") -> None:
     """Replace a sealed file atomically. Raises OSError; the old file is then untouched."""
     text = json.dumps(document).encode()
     write_atomic(path, _digest(text) + text)
 
 
-def load(root: str) -> "dict | None":
+def load(root: str) -> "dict[str, Any] | None":
     """The newest valid copy of the state, or None if there is none.
 
     Members: n, active ("a"|"b"), phase (one of PHASES), version, previous_version, job, reason (text or None),
@@ -63,7 +68,7 @@ def load(root: str) -> "dict | None":
     return best
 
 
-def save(root: str, document: dict) -> None:
+def save(root: str, document: "dict[str, Any]") -> None:
     """Make a transition durable. Raises OSError if it did not happen."""
     document["n"] += 1
     write_sealed(root + "/state.json", document)
@@ -84,7 +89,7 @@ def filled(root: str, slot: str) -> bool:
     return is_dir(path) and bool(os.listdir(path))
 
 
-def info(root: str, slot: str) -> dict:
+def info(root: str, slot: str) -> "dict[str, Any]":
     """What is known of a slot's content.
 
     Members: complete (bool), artifact (hex of the manifest's SHA-256, None while the slot is being wiped), version,

@@ -14,7 +14,7 @@ import os
 from edgeagent import clock, log, topics
 from edgeagent.compat import const
 from edgeagent.config import LIMITS
-from edgeagent.errors import TransportError, UpdateError
+from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
 
 try:
     from typing import Any
@@ -34,7 +34,7 @@ class Fetcher:
     def __init__(self, agent: "Any", stream: str) -> None:
         """agent: has `client` and `thing_name`; the client may be replaced by a reconnect."""
         self._agent = agent
-        self._topic = lambda verb: topics.stream(agent.thing_name, stream, verb)
+        self._stream = stream
         self._token = binascii.hexlify(os.urandom(6)).decode()
         self._client: "Any" = None
         self._tokens: "list[Any]" = []
@@ -42,6 +42,9 @@ class Fetcher:
         self._error: "Exception | None" = None
         self._file = self._size = self._next = self._seen = self._asked = 0
         self._sink: "Any" = None
+
+    def _topic(self, verb: str) -> str:
+        return topics.stream(self._agent.thing_name, self._stream, verb)
 
     async def fetch(self, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None) -> None:
         """Give blocks first, first+1, … of a file of `size` bytes to `sink(number, data)`, in order, each once.
@@ -63,6 +66,8 @@ class Fetcher:
                 except TransportError as error:
                     problem = str(error)
                     self._detach()  # the session may be a new one without our subscription
+                except Refused as error:
+                    raise UpdateError("stream", str(error)) from None
                 if self._error is not None:
                     raise self._error
                 if self._next > before:
@@ -123,7 +128,7 @@ class Fetcher:
         self._detach()
         try:
             await client.unsubscribe([self._topic("data/json"), self._topic("rejected/json")])
-        except TransportError:
+        except AgentError:
             pass
 
     def _stop(self, error: Exception) -> None:

@@ -10,6 +10,11 @@ trial boots ended, so that an interrupted trial is not mistaken for a crash.
 from edgeagent.compat import const
 from edgeagent.ota import state
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 MAX_BOOTS = const(3)
 _REASON_CHARS = const(240)
 
@@ -43,14 +48,14 @@ def boot(root: str, cause: str = "") -> "str | None":
     return root + "/" + slot if slot else None
 
 
-def _count(root: str, document: dict, cause: str) -> str:
+def _count(root: str, document: "dict[str, Any]", cause: str) -> str:
     tried = document["active"]
     causes = document.get("causes") or []
     if document["boots"]:
         causes.append(cause or "unknown")
     document["causes"] = causes
     if document["boots"] >= MAX_BOOTS:
-        _roll_back(root, document, "not confirmed in %d boots; they ended by: %s" % (MAX_BOOTS, ", ".join(causes)))
+        _roll_back(root, document, "interrupted: not confirmed in %d boots (%s)" % (MAX_BOOTS, ", ".join(causes)))
     elif not state.filled(root, tried):
         _roll_back(root, document, "the new slot is empty")
     else:
@@ -63,7 +68,7 @@ def _count(root: str, document: dict, cause: str) -> str:
     return str(document["active"])
 
 
-def _roll_back(root: str, document: dict, reason: str) -> None:
+def _roll_back(root: str, document: "dict[str, Any]", reason: str) -> None:
     document["active"] = state.other(document["active"])
     document["phase"] = "rolled_back"
     document["reason"] = reason[:_REASON_CHARS]
@@ -97,10 +102,10 @@ def confirm(root: str) -> bool:
         document["causes"] = []
         document["floor"] = max(document["floor"], document["security_version"])
         state.save(root, document)
-    return document["phase"] == "confirmed"
+    return bool(document["phase"] == "confirmed")
 
 
-def status(root: str) -> dict:
+def status(root: str) -> "dict[str, Any]":
     """The trial as the job handler and the operator see it.
 
     {"state": one of state.PHASES, "version", "previous_version", "reason", "job": text or None, "boots",

@@ -15,6 +15,11 @@ from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
 from edgeagent.ota.manifest import Manifest
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 SYNC_BLOCKS = const(8)  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
 _BLOCK = LIMITS.BLOCK
 
@@ -22,8 +27,8 @@ _BLOCK = LIMITS.BLOCK
 class Writer:
     """Fills `folder` with the files of a manifest."""
 
-    def __init__(self, folder: str, manifest: Manifest, hashes: bytes) -> None:
-        """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed ones."""
+    def __init__(self, folder: str, manifest: Manifest, hashes: "bytes | bytearray") -> None:
+        """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed."""
         if len(hashes) != 32 * manifest.blocks or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
             raise UpdateError("block-hash", "the list of block hashes is not the signed one")
         self._folder = folder
@@ -31,7 +36,7 @@ class Writer:
         self._hashes = hashes
         self._index = 0  # of the file that the next byte belongs to
         self._offset = 0  # of the next byte in that file
-        self._file = None
+        self._file: "Any" = None
         self._unsynced = 0
 
     def _path(self, index: int) -> str:
@@ -62,7 +67,7 @@ class Writer:
         self._seek(number * _BLOCK)
         return number
 
-    def _spans(self, start: int, length: int):  # type: ignore[no-untyped-def]
+    def _spans(self, start: int, length: int) -> "Any":
         """(file index, offset in it, bytes) for each file that payload bytes start … start+length touch."""
         for index, entry in enumerate(self._manifest.files):
             if length <= 0:
@@ -113,7 +118,7 @@ class Writer:
             compat.sync_file(self._file)
             self._unsynced = 0
 
-    def _open(self):  # type: ignore[no-untyped-def]
+    def _open(self) -> "Any":
         while self._manifest.files[self._index][1] == 0:
             self._create()
             self._next()
@@ -162,7 +167,7 @@ class Writer:
         folders = set()
         for index, (path, size, sha256, mode) in enumerate(files):
             one = hashlib.sha256()
-            with open(self._path(index), "rb") as f:
+            with open(self._path(index), "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
                 got = 0
                 while True:
                     count = f.readinto(buffer)

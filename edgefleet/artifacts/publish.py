@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -32,10 +33,8 @@ def publish(artifact: Artifact, s3: Any, iot: Any, bucket: str = BUCKET, role: s
         key = f"{identity}/{part}"
         s3.put_object(Bucket=bucket, Key=key, Body=data)
         files.append({"fileId": number, "s3Location": {"bucket": bucket, "key": key}})
-    try:
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
         iot.create_stream(streamId=identity, files=files, roleArn=role)
-    except iot.exceptions.ResourceAlreadyExistsException:
-        pass
     return job_document(artifact)
 
 

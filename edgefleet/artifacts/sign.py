@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
 from edgeagent.ota.manifest import ECDSA_P256
 from edgefleet.artifacts.build import Artifact, sha256
 from edgefleet.errors import InputError
@@ -27,7 +28,7 @@ def key_id(public: bytes) -> bytes:
     return bytes.fromhex(sha256(public))[:8]
 
 
-def generate(path: Path) -> bytes:
+def generate_key(path: Path) -> bytes:
     """Make a key and store it as PEM, mode 0600. Returns its id. Raises InputError if the file exists."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -66,18 +67,16 @@ def load_public(path: Path) -> ec.EllipticCurvePublicKey:
 
 
 def sign(artifact: Artifact, key_path: Path) -> Artifact:
-    """A copy of the artifact with this key's signature. Deterministic (RFC 6979), so it is reproducible too."""
+    """Add this key's signature to the artifact, which is returned. Deterministic (RFC 6979): reproducible too."""
     key = load_private(key_path)
     der = key.sign(artifact.manifest, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     r, s = decode_dss_signature(der)
-    signed = artifact.signed_by(
-        key_id(point(key.public_key())), ECDSA_P256, r.to_bytes(32, "big") + s.to_bytes(32, "big")
-    )
-    _ = signed.envelope  # raises if the signatures no longer fit
-    return signed
+    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    artifact.add_signature(key_id(point(key.public_key())), ECDSA_P256, signature)
+    return artifact
 
 
-def trust(keys: Sequence[Path], threshold: int = 1, security_version_floor: int = 0) -> dict[str, Any]:
+def trust_document(keys: Sequence[Path], threshold: int = 1, security_version_floor: int = 0) -> dict[str, Any]:
     """The trust file of devices that accept `threshold` of these keys (PEM files, private or public)."""
     points = [point(load_public(path)) for path in keys]
     if len(set(points)) != len(points):
@@ -91,19 +90,21 @@ def trust(keys: Sequence[Path], threshold: int = 1, security_version_floor: int 
     }
 
 
-def valid_signers(artifact: Artifact, trust_file: dict[str, Any]) -> list[str]:
-    """Ids of the trusted keys whose signatures hold, by `cryptography`: independent of the device's own verifier."""
-    publics = {bytes.fromhex(entry["id"]): bytes.fromhex(entry["public"]) for entry in trust_file["keys"]}
+def valid_signers(artifact: Artifact, keys: Mapping[bytes, bytes]) -> list[str]:
+    """Ids of the trusted keys whose signatures hold, by `cryptography`: independent of the device's own verifier.
+
+    keys: {8-byte id: 64-byte public point}.
+    """
     good = []
     for signer, algorithm, signature in artifact.signatures:
-        public = publics.get(signer)
+        public = keys.get(signer)
         if public is None or algorithm != ECDSA_P256 or len(signature) != 64:
             continue
-        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
         der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
         try:
+            key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
             key.verify(der, artifact.manifest, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
+        except (InvalidSignature, ValueError):  # ValueError: not a point of the curve
             continue
         good.append(signer.hex())
     return good

@@ -158,6 +158,8 @@ class Broker:
 
     def link_made(self, link: Link) -> Connection:
         self._links.add(link)
+        if self._server is None:
+            link.abort()  # its handshake ended after stop()
         return Connection(link, self._services)
 
     def link_dirty(self, link: Link) -> None:

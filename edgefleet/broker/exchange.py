@@ -80,7 +80,6 @@ class Exchange:
     def close(self, session: Session) -> None:
         """The connection of a session is gone."""
         session.detach(self._clock())
-        self._to_pump.discard(session)
         if session.persistent:
             self._batch.add(
                 partial(records.leave_session, client_id=session.client_id, now=session.disconnected_at), None

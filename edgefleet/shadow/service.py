@@ -18,6 +18,7 @@ from edgefleet.store import Tx
 
 TOMBSTONE_S = 48 * 3600  # how long a deleted shadow's version counter is kept
 _NAME = re.compile(r"[$a-zA-Z0-9:_-]{1,64}")
+_COLUMNS = ("desired", "reported", "desired_metadata", "reported_metadata")
 
 
 def find(tx: Tx, thing: str, name: str | None) -> Shadow | None:
@@ -27,9 +28,6 @@ def find(tx: Tx, thing: str, name: str | None) -> Shadow | None:
     if row is None:
         return None
     return Shadow(row["version"], *(None if row[column] is None else json.loads(row[column]) for column in _COLUMNS))
-
-
-_COLUMNS = ("desired", "reported", "desired_metadata", "reported_metadata")
 
 
 def get(tx: Tx, thing: str, name: str | None, now: int, token: str | None = None) -> dict[str, Any]:

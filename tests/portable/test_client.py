@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC110 - a condition is awaited turn by turn of the loop: the same on both runtimes
 """The MQTT session, against a server played packet by packet."""
 
 import asyncio

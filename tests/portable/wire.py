@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC110 - a condition is awaited turn by turn of the loop: the same on both runtimes
 """An in-memory connection for client tests on both runtimes: the test itself plays the server, packet by packet."""
 
 import asyncio

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An artifact from its stream into the inactive slot: envelope, signatures, rules, hash list, payload, read-back.
+
+Loaded by the job handler when an update begins; an idle agent has no use for it.
+"""
+
+import gc
+
+from edgeagent.compat import const
+from edgeagent.config import LIMITS
+from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.ota import trial, verify
+from edgeagent.ota.manifest import MAX_PAYLOAD
+from edgeagent.ota.slots import Slots
+from edgeagent.ota.transfer import Fetcher
+from edgeagent.ota.writer import Writer
+
+try:
+    from typing import Any
+except ImportError:
+    pass
+
+_PERCENT_STEP = const(10)
+
+
+def arguments(document: "dict[str, Any]") -> "tuple[str, int, int, int]":
+    """(stream, envelope bytes, blocks bytes, payload bytes). Raises JobRejected naming the member."""
+    stream = document.get("stream")
+    if not isinstance(stream, str) or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream:
+        raise JobRejected("stream: must be the id of a stream")
+    artifact = document.get("artifact")
+
+    def size(member: str, most: int) -> int:
+        value = artifact.get(member) if isinstance(artifact, dict) else None
+        if type(value) is not int or not 0 < value <= most:
+            raise JobRejected("artifact.%s: must be 1 to %d bytes" % (member, most))
+        return value
+
+    return (
+        stream,
+        size("envelope", LIMITS.MANIFEST_BYTES),
+        size("blocks", MAX_PAYLOAD // LIMITS.BLOCK * 32),
+        size("payload", MAX_PAYLOAD),
+    )
+
+
+async def fetch(job: "Any", slots: Slots) -> str:
+    """Put the verified content of the job's artifact into the inactive slot, going on where an earlier try stopped.
+
+    Returns its version. Raises JobRejected for a bad document, UpdateError, and CancelledError if the job was ended.
+    """
+    stream, envelope_size, blocks_size, payload_size = arguments(job.document)
+    agent = job.agent
+    trust = verify.load_trust(agent.config.trust)
+    fetcher = Fetcher(agent, stream)
+    try:
+        manifest, artifact = await verify.open_envelope(await _whole(fetcher, 0, envelope_size), trust)
+        floor = max(trust.floor, trial.status(slots.root)["floor"])
+        verify.check(manifest, agent.port.facts(), agent.version, floor)
+        if payload_size != manifest.size or blocks_size != 32 * manifest.blocks:
+            raise UpdateError("size", "the job's sizes are not those of the artifact")
+        if not slots.ready(artifact):
+            await _fill(job, slots, fetcher, manifest, artifact)
+        return str(manifest.version)
+    except OSError as error:
+        raise UpdateError("storage", str(error)) from None
+    finally:
+        await fetcher.close()
+        gc.collect()
+
+
+async def _whole(fetcher: Fetcher, file: int, size: int) -> bytearray:
+    """A small file of the stream, in memory."""
+    content = bytearray(size)
+
+    def keep(number: int, data: bytes) -> None:
+        content[number * LIMITS.BLOCK : number * LIMITS.BLOCK + len(data)] = data
+
+    await fetcher.fetch(file, size, keep)
+    return content
+
+
+async def _fill(job: "Any", slots: Slots, fetcher: Fetcher, manifest: "Any", artifact: str) -> None:
+    folder = slots.prepare(artifact)
+    writer = Writer(folder, manifest, await _whole(fetcher, 1, 32 * manifest.blocks))
+    reported = 0
+
+    async def tick(done: int, total: int) -> None:
+        nonlocal reported
+        percent = done * 100 // total
+        if percent >= reported + _PERCENT_STEP:
+            reported = percent
+            await job.progress(percent, step="download", version=manifest.version)
+
+    try:
+        first = await writer.resume()
+        missing = manifest.size - first * LIMITS.BLOCK
+        if missing > 0:
+            if missing > slots.free():
+                raise UpdateError("space", "%d bytes needed, %d free" % (missing, slots.free()))
+            await fetcher.fetch(2, manifest.size, writer.block, first, tick)
+    finally:
+        writer.close()
+    await writer.finish()
+    slots.complete(artifact, manifest.version, manifest.security_version)

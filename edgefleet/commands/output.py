@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands print: tables for people on a terminal, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; datetimes become ISO 8601."""
+    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One line of NDJSON on stdout, at once."""
+    sys.stdout.write(json.dumps(value, separators=(",", ":"), default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Values are shown as they are: nothing a device reports is taken for markup."""
+    table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    console.print(table)
+
+
+def say(text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    errors.print(Text(f"edgefleet: {text}"), soft_wrap=True)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LinuxPort: facts, restart, watchdogs and keys, against the real kernel of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgeagent import ports
+from edgeagent.errors import ConfigError
+from edgeagent.ports.linux import LinuxPort
+from tests.support import ROOT
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> LinuxPort:
+    return LinuxPort(SimpleNamespace(state_dir=str(tmp_path / "state"), slots_dir=None))
+
+
+def in_a_process(code: str, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` with `port` defined."""
+    head = (
+        "from types import SimpleNamespace\n"
+        "from edgeagent.ports.linux import LinuxPort\n"
+        f"port = LinuxPort(SimpleNamespace(state_dir={str(state)!r}, slots_dir=None))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", head + code],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def test_detect_gives_the_linux_port_on_cpython() -> None:
+    port = ports.detect()
+    assert (port.name, port.pem, port.state_dir) == ("linux", True, "/var/lib/edgeagent")
+
+
+def test_facts_are_short_plain_texts(port: LinuxPort) -> None:
+    facts = port.facts()
+    assert set(facts) == {"board", "chip", "runtime", "port"}
+    assert facts["runtime"] == "cpython " + sys.version.split()[0]
+    assert all(isinstance(value, str) and 0 < len(value) < 200 for value in facts.values())
+
+
+def test_memory_is_measured_in_bytes(port: LinuxPort, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    memory = port.memory()
+    assert set(memory) == {"free", "used", "flash_free"}
+    assert all(value > 1_000_000 for value in memory.values())
+
+
+def test_the_boot_id_stays_within_a_process_and_differs_between_two(port: LinuxPort, tmp_path: Path) -> None:
+    seen = {port.boot_id(), LinuxPort().boot_id()}
+    assert len(seen) == 1
+    seen.add(in_a_process("print(port.boot_id())", tmp_path).stdout.strip())
+    seen.add(in_a_process("print(port.boot_id())", tmp_path).stdout.strip())
+    assert len(seen) == 3
+
+
+def test_the_reset_cause_tells_a_host_boot_from_a_process_restart(tmp_path: Path) -> None:
+    ask = "print(port.reset_cause(), port.reset_cause())"
+    assert in_a_process(ask, tmp_path).stdout == "power-on power-on\n"
+    assert in_a_process(ask, tmp_path).stdout == "soft soft\n"
+    (tmp_path / "kernel-boot").write_text("another boot")
+    assert in_a_process(ask, tmp_path).stdout == "power-on power-on\n"
+
+
+def test_reset_ends_the_process_with_75_and_flushes_what_was_printed(tmp_path: Path) -> None:
+    code = "try:\n    print('last words')\n    port.reset()\nexcept BaseException:\n    print('survived')\nfinally:\n    print('late')"
+    result = in_a_process(code, tmp_path)
+    assert (result.returncode, result.stdout) == (75, "last words\n")
+
+
+def test_the_watchdog_of_systemd_is_fed(port: LinuxPort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+        port.watchdog(30).feed()
+        assert manager.recv(100) == b"WATCHDOG=1"
+
+
+def test_the_supervisor_gets_a_byte_a_feed(port: LinuxPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setenv("EDGEAGENT_WATCHDOG_FD", str(writer))
+    watchdog = port.watchdog(30)
+    watchdog.feed()
+    watchdog.feed()
+    assert os.read(reader, 100) == b".."
+    os.close(reader)
+    watchdog.feed()  # the supervisor is gone: no reason to fail
+    os.close(writer)
+
+
+def test_a_full_pipe_or_no_watcher_at_all_blocks_nothing(port: LinuxPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    port.watchdog(30).feed()
+    reader, writer = os.pipe()
+    monkeypatch.setenv("EDGEAGENT_WATCHDOG_FD", str(writer))
+    watchdog = port.watchdog(30)
+    for _ in range(70_000):  # a pipe holds 64 KiB
+        watchdog.feed()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_csr_has_a_p256_key_of_its_own(port: LinuxPort) -> None:
+    secret, csr = port.make_csr("serial-1")
+    key = serialization.load_pem_private_key(secret, None)
+    request = x509.load_pem_x509_csr(csr.encode())
+    assert isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    assert request.is_signature_valid
+    assert request.public_key() == key.public_key()
+    assert request.subject.rfc4514_string() == "CN=serial-1"
+
+
+def test_a_csr_without_cryptography_names_the_extra(port: LinuxPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigError, match=r"edgeagent\[linux\]"):
+        port.make_csr("x")

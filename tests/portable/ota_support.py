@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Artifacts made and signed with nothing but the standard library, for update tests on both runtimes."""
+
+import binascii
+import hashlib
+import json
+import os
+
+from edgeagent import compat
+from edgeagent.ota import ecdsa
+from edgeagent.ota.manifest import ECDSA_P256, MAGIC
+
+BLOCK = 4096
+RUNTIME = "micropython" if compat.MICROPYTHON else "cpython"
+FACTS = {"board": "TEST", "chip": "c", "runtime": RUNTIME + " 1.29.0", "port": "test"}
+
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+
+def hexed(data):
+    return binascii.hexlify(data).decode()
+
+
+def inverse(a, m):
+    return pow(a, m - 2, m)
+
+
+def multiple(k, x=ecdsa._GX, y=ecdsa._GY):
+    """k·(x, y) in affine form, by double and add. A signer needs it; a device never does."""
+    point = (0, 1, 0)
+    for bit in range(255, -1, -1):
+        point = ecdsa._double(*point)
+        if k >> bit & 1:
+            point = ecdsa._add(point[0], point[1], point[2], x, y)
+    return affine(*point)
+
+
+def affine(x, y, z):
+    i = inverse(z, ecdsa._P)
+    return x * i * i % ecdsa._P, y * i * i * i % ecdsa._P
+
+
+def plus(one, two):
+    return affine(*ecdsa._add(one[0], one[1], 1, two[0], two[1]))
+
+
+def encode(x, y):
+    return x.to_bytes(32, "big") + y.to_bytes(32, "big")
+
+
+class Key:
+    def __init__(self, secret=0x1234567890ABCDEF):
+        self.secret = secret
+        self.public = encode(*multiple(secret))
+        self.id = sha(self.public)[:8]
+
+    def sign(self, digest):
+        k = int.from_bytes(sha(digest + b"nonce"), "big") % ecdsa._N
+        r = multiple(k)[0] % ecdsa._N
+        e = int.from_bytes(digest, "big")
+        return encode(r, inverse(k, ecdsa._N) * (e + r * self.secret) % ecdsa._N)
+
+
+KEY = Key()
+
+
+def trust(keys=(KEY,), threshold=1, floor=0):
+    listed = [{"id": hexed(key.id), "algorithm": "ecdsa-p256", "public": hexed(key.public)} for key in keys]
+    return {"threshold": threshold, "keys": listed, "security_version_floor": floor}
+
+
+def pattern(size, seed=1):
+    """Bytes that differ from block to block."""
+    out = bytearray(size)
+    for n in range(size):
+        out[n] = (n * 7 + (n >> 8) * 31 + seed) & 255
+    return bytes(out)
+
+
+def envelope(manifest, keys=(KEY,)):
+    parts = [MAGIC, len(manifest).to_bytes(2, "big"), manifest, bytes([len(keys)])]
+    for key in keys:
+        signature = key.sign(sha(manifest))
+        parts.append(key.id + bytes([ECDSA_P256]) + len(signature).to_bytes(2, "big") + signature)
+    return b"".join(parts)
+
+
+class Artifact:
+    """files: [(path, bytes)]. `document` is the manifest; change it, then `seal()` again."""
+
+    def __init__(self, files, version="2.0.0", **members):
+        self.contents = files
+        self.payload = b"".join([content for _, content in files])
+        self.blocks = b"".join([sha(self.payload[at : at + BLOCK]) for at in range(0, len(self.payload), BLOCK)])
+        self.document = {
+            "format": 1,
+            "name": "app",
+            "version": version,
+            "security_version": 1,
+            "boards": ["TEST"],
+            "runtime": RUNTIME,
+            "expires": None,
+            "files": [[path, len(content), hexed(sha(content))] for path, content in files],
+            "payload": {
+                "size": len(self.payload),
+                "sha256": hexed(sha(self.payload)),
+                "block": BLOCK,
+                "blocks_sha256": hexed(sha(self.blocks)),
+            },
+        }
+        self.document.update(members)
+        self.seal()
+
+    def seal(self, keys=(KEY,)):
+        self.manifest = json.dumps(self.document).encode()
+        self.envelope = envelope(self.manifest, keys)
+        self.digest = hexed(sha(self.manifest))
+        return self
+
+    def parts(self):
+        return [self.envelope, self.blocks, self.payload]
+
+    def job(self, stream="s1"):
+        sizes = {"envelope": len(self.envelope), "blocks": len(self.blocks), "payload": len(self.payload)}
+        return {"operation": "ota", "stream": stream, "artifact": sizes}
+
+
+def fresh(name):
+    """An empty folder below the current one."""
+    path = "ota-test-" + name
+    compat.remove_tree(path)
+    os.mkdir(path)
+    return path
+
+
+def contents(folder):
+    """{relative path: bytes} of all files below a folder."""
+    found = {}
+    for name in os.listdir(folder):
+        path = folder + "/" + name
+        if compat.is_dir(path):
+            for inner, data in contents(path).items():
+                found[name + "/" + inner] = data
+        else:
+            with open(path, "rb") as f:
+                found[name] = f.read()
+    return found
+
+
+def damage(path, at=-1):
+    """Flip one byte of a file."""
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    data[at] ^= 0x55
+    with open(path, "wb") as f:
+        f.write(data)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import unittest
+
+from edgeagent.config import LIMITS
+from edgeagent.errors import JobRejected
+from edgeagent.jobs import document
+
+
+def step(kind="runHandler", **given):
+    return {"action": {"name": "a", "type": kind, "input": given}}
+
+
+class Understanding(unittest.TestCase):
+    def refused(self, value):
+        with self.assertRaises(JobRejected) as caught:
+            document.parse(value)
+        return str(caught.exception)
+
+    def test_our_form_names_the_operation_and_all_else_is_arguments(self):
+        parsed = document.parse({"operation": "calibrate", "offset": 3, "deep": {"a": [1]}})
+        self.assertEqual(parsed, ("calibrate", {"offset": 3, "deep": {"a": [1]}}))
+
+    def test_the_managed_template_aws_reboot_is_a_reboot(self):
+        given = {
+            "version": "1.0",
+            "steps": [
+                {
+                    "action": {
+                        "name": "Reboot",
+                        "type": "runHandler",
+                        "input": {"handler": "reboot.sh", "path": "default"},
+                        "runAsUser": "",
+                    }
+                }
+            ],
+        }
+        self.assertEqual(document.parse(given), ("reboot", {}))
+
+    def test_other_steps_are_refused_by_this_port(self):
+        for steps in (
+            [step(handler="shutdown.sh")],
+            [step("runCommand", command="ls")],
+            [step(handler="reboot.sh"), step(handler="reboot.sh")],
+        ):
+            self.assertIn("steps are not supported on this port", self.refused({"version": "1.0", "steps": steps}))
+
+    def test_malformed_steps_name_the_member(self):
+        self.assertIn("steps must be a list", self.refused({"steps": {}}))
+        self.assertIn("steps must be a list", self.refused({"steps": []}))
+        self.assertIn("steps[0].action is missing", self.refused({"steps": [7]}))
+        self.assertIn("steps[0].action.type is missing", self.refused({"steps": [{"action": {}}]}))
+        self.assertIn("action.input is missing", self.refused({"steps": [{"action": {"type": "runHandler"}}]}))
+        self.assertIn("input.handler is missing", self.refused({"steps": [step()]}))
+
+    def test_anything_but_an_object_is_refused(self):
+        for value in (None, [], "reboot", 7, True):
+            self.assertIn("not an object", self.refused(value))
+
+    def test_an_operation_that_is_no_name_is_refused_by_name(self):
+        for value in (None, 7, "", "a b", "x" * 65, "../ota", ["ota"], {}):
+            self.assertIn("operation must be text", self.refused({"operation": value}))
+        self.assertIn("operation must be text", self.refused({}))
+
+    def test_a_document_over_the_cap_is_refused_with_the_cap_in_the_reason(self):
+        self.assertIn(str(LIMITS.JOB_DOCUMENT), self.refused({"operation": "x", "a": "y" * LIMITS.JOB_DOCUMENT}))
+
+    def test_a_document_just_within_the_cap_is_taken(self):
+        frame = len('{"operation":"x","a":""}')
+        parsed = document.parse({"operation": "x", "a": "y" * (LIMITS.JOB_DOCUMENT - frame)})
+        self.assertEqual(parsed[0], "x")
+
+    def test_deep_nesting_is_refused(self):
+        value = []
+        for _ in range(40):
+            value = [value]
+        self.assertIn("nested deeper", self.refused({"operation": "x", "a": value}))
+
+
+class Measuring(unittest.TestCase):
+    def test_the_counted_size_is_that_of_compact_json(self):
+        for value in ({}, [], {"a": 1}, {"a": [1, True, None, "x"]}, [[], {}], {"ü": "☃"}, 'a\n"\\', -12.5):
+            expected = {"ü": "☃"} and len(json.dumps(value).replace(", ", ",").replace(": ", ":"))
+            if value == {"ü": "☃"}:
+                expected = len('{"ü":"☃"}'.encode())
+            self.assertTrue(abs(document.size(value) - expected) <= 1, repr(value))
+
+
+if __name__ == "__main__":
+    unittest.main()

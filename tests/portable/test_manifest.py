@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is an artifact, who may publish it, and for which device it is."""
+
+import asyncio
+import json
+import sys
+import unittest
+
+from edgeagent import clock
+from edgeagent.errors import ConfigError, UpdateError
+from edgeagent.ota import verify
+from edgeagent.ota.manifest import Manifest, parse_envelope
+from tests.portable.ota_support import FACTS, KEY, RUNTIME, Artifact, Key, envelope, hexed, trust
+
+FILES = [("app.mpy", b"code"), ("lib/data.bin", b"x" * 5000)]
+
+
+class Case(unittest.TestCase):
+    def code(self, code, function, *args):
+        with self.assertRaises(UpdateError) as caught:
+            result = function(*args)
+            if hasattr(result, "send"):
+                asyncio.run(result)
+        self.assertEqual(caught.exception.code, code)
+        return str(caught.exception)
+
+
+class Envelopes(Case):
+    def test_parts_come_back(self):
+        artifact = Artifact(FILES)
+        manifest, signatures = parse_envelope(artifact.envelope)
+        self.assertEqual(manifest, artifact.manifest)
+        self.assertEqual([(s[0], s[1], len(s[2])) for s in signatures], [(KEY.id, 1, 64)])
+
+    def test_every_prefix_is_refused(self):
+        raw = Artifact(FILES).envelope
+        for size in range(len(raw)):
+            self.code("envelope", parse_envelope, raw[:size])
+
+    def test_bytes_after_the_end_are_refused(self):
+        self.code("envelope", parse_envelope, Artifact(FILES).envelope + b"\x00")
+
+    def test_another_magic_is_refused(self):
+        self.code("envelope", parse_envelope, b"EAM2" + Artifact(FILES).envelope[4:])
+
+    def test_more_than_4096_bytes_are_refused(self):
+        self.code("envelope", parse_envelope, envelope(b"x" * 4096))
+
+    def test_more_than_8_signatures_are_refused(self):
+        self.code("envelope", parse_envelope, envelope(b"x", (KEY,) * 9))
+
+
+class Shape(Case):
+    def refused(self, member, **change):
+        artifact = Artifact(FILES)
+        artifact.document.update(change)
+        return self.code("manifest", Manifest, json.dumps(artifact.document).encode()).split(": ")[1] == member
+
+    def test_members_come_back_typed(self):
+        manifest = Manifest(Artifact(FILES, version="2.1", expires=1900000000, mpy=6).manifest)
+        self.assertEqual((manifest.name, manifest.version, manifest.security_version), ("app", "2.1", 1))
+        self.assertEqual((manifest.size, manifest.blocks), (5004, 2))
+        self.assertEqual((manifest.expires, manifest.mpy), (1900000000, 6))
+        self.assertEqual(
+            [(f[0], f[1], f[3]) for f in manifest.files], [("app.mpy", 4, None), ("lib/data.bin", 5000, None)]
+        )
+
+    def test_each_member_is_named_when_it_is_wrong(self):
+        long = "x" * 65
+        for member, values in (
+            ("format", (None, 2, "1", True, 1.0)),
+            ("name", (None, "", long, 5)),
+            ("version", (None, "", long, 5)),
+            ("security_version", (None, -1, "1", True, 1 << 31)),
+            ("boards", (None, [], [1], [""], "TEST", ["x"] * 33)),
+            ("runtime", (None, "", "ruby", ["any"])),
+            ("mpy", ("6", 0, 256, True)),
+            ("expires", ("never", 0, -1, False, [])),
+            ("files", (None, [], {}, "x")),
+            ("payload", (None, [], 5)),
+        ):
+            for value in values:
+                self.assertTrue(self.refused(member, **{member: value}), (member, value))
+
+    def test_unknown_member_is_refused(self):
+        self.assertTrue(self.refused("requires", requires=["battery"]))
+
+    def test_payload_members_are_checked(self):
+        good = Artifact(FILES).document["payload"]
+        for member, values in (
+            ("size", (None, 0, -1, "5004", 8388609)),
+            ("sha256", (None, "", "g" * 64, "00" * 31, 5)),
+            ("block", (None, 512, "4096")),
+            ("blocks_sha256", (None, "zz")),
+        ):
+            for value in values:
+                changed = dict(good)
+                changed[member] = value
+                self.assertTrue(self.refused("payload." + member, payload=changed), (member, value))
+
+    def test_sum_of_the_files_must_be_the_payload(self):
+        self.assertTrue(self.refused("payload.size", files=Artifact(FILES).document["files"][:1]))
+
+    def test_text_that_is_not_json_is_refused(self):
+        for raw in (b"", b"{", b"\xff\xfe", b"[]", b"5", b"null"):
+            self.code("manifest", Manifest, raw)
+
+
+class Paths(Case):
+    def files(self, *paths):
+        return Artifact([(path, b"x") for path in paths]).manifest
+
+    def test_paths_that_leave_the_folder_or_hide_in_it_are_refused(self):
+        for path in (
+            "/etc/passwd",
+            "../app.mpy",
+            "a/../b",
+            "a/./b",
+            ".",
+            "a//b",
+            "a/",
+            "",
+            "a\\b",
+            "c:x",
+            "a b",
+            "a\x00",
+            "a\n",
+            "\u00e9",
+            "x" * 65,
+            "/".join(["d" * 60] * 4),
+        ):
+            self.code("manifest", Manifest, self.files(path))
+
+    def test_path_twice_is_refused(self):
+        self.code("manifest", Manifest, self.files("a.bin", "a.bin"))
+
+    def test_source_beside_its_bytecode_is_refused(self):
+        self.code("manifest", Manifest, self.files("app.mpy", "app.py"))
+        self.code("manifest", Manifest, self.files("lib/app.py", "lib/app.mpy"))
+        Manifest(self.files("app.py", "lib/app.mpy"))
+
+    def test_file_that_is_a_folder_too_is_refused(self):
+        self.code("manifest", Manifest, self.files("a", "a/b"))
+        self.code("manifest", Manifest, self.files("a/b/c", "a/b"))
+        Manifest(self.files("a/b", "a/c"))
+
+    def test_more_than_128_files_are_refused(self):
+        self.code("manifest", Manifest, self.files(*["f%d" % n for n in range(129)]))
+
+    def test_entries_of_another_shape_are_refused(self):
+        good = ["a", 1, "00" * 32]
+        for entry in (None, [], good[:2], good + [420, 1], ["a", "1", "00" * 32], ["a", -1, "00" * 32], good + [512]):
+            document = Artifact([("a", b"x")]).document
+            document["files"] = [entry]
+            self.code("manifest", Manifest, json.dumps(document).encode())
+
+
+class Trusting(Case):
+    def config_error(self, document):
+        with self.assertRaises(ConfigError) as caught:
+            verify.Trust(document, "trust.json")
+        return caught.exception.field
+
+    def test_keys_are_held_by_their_id(self):
+        self.assertEqual(verify.Trust(trust()).keys, {KEY.id: KEY.public})
+
+    def test_each_member_is_named_when_it_is_wrong(self):
+        for change, field in (
+            ({"threshold": 0}, "threshold"),
+            ({"threshold": 2}, "threshold"),
+            ({"threshold": True}, "threshold"),
+            ({"keys": []}, "keys"),
+            ({"keys": None}, "keys"),
+            ({"security_version_floor": -1}, "security_version_floor"),
+        ):
+            document = trust()
+            document.update(change)
+            self.assertEqual(self.config_error(document), "trust.json: " + field)
+
+    def test_each_member_of_a_key_is_named_when_it_is_wrong(self):
+        for change, field in (
+            ({"algorithm": "rsa"}, ".algorithm"),
+            ({"public": "00" * 63}, ".public"),
+            ({"public": "xx" * 64}, ".public"),
+            ({"public": 5}, ".public"),
+            ({"id": hexed(Key(9).id)}, ".id"),
+            ({"id": None}, ".id"),
+        ):
+            document = trust()
+            document["keys"][0].update(change)
+            self.assertEqual(self.config_error(document), "trust.json: keys[0]" + field)
+
+    def test_key_listed_twice_is_refused(self):
+        self.assertEqual(self.config_error(trust((KEY, KEY))), "trust.json: keys")
+
+    def test_no_trust_file_means_no_updates(self):
+        self.code("no-trust", verify.load_trust, None)
+
+    def test_missing_trust_file_is_a_configuration_error(self):
+        with self.assertRaises(ConfigError):
+            verify.load_trust("no-such-file.json")
+
+
+class Signatures(Case):
+    def opened(self, raw, document=None):
+        return asyncio.run(verify.open_envelope(raw, verify.Trust(document or trust())))
+
+    def test_manifest_and_its_identity_come_back(self):
+        artifact = Artifact(FILES)
+        manifest, digest = self.opened(artifact.envelope)
+        self.assertEqual((manifest.version, digest), ("2.0.0", artifact.digest))
+
+    def refused(self, raw, document=None):
+        self.code("signature", verify.open_envelope, raw, verify.Trust(document or trust()))
+
+    def test_changed_manifest_is_refused(self):
+        raw = bytearray(Artifact(FILES).envelope)
+        raw[raw.find(b"2.0.0")] ^= 1
+        self.refused(bytes(raw))
+
+    def test_unsigned_and_foreign_artifacts_are_refused(self):
+        self.refused(Artifact(FILES).seal(()).envelope)
+        self.refused(Artifact(FILES).seal((Key(9),)).envelope)
+
+    def test_json_is_not_looked_at_before_the_signature_holds(self):
+        self.refused(envelope(b"not json", (Key(9),)))
+
+    def test_two_of_three(self):
+        keys = (Key(3), Key(5), Key(7))
+        document = trust(keys, 2)
+        self.opened(Artifact(FILES).seal(keys[1:]).envelope, document)
+        self.refused(Artifact(FILES).seal(keys[:1]).envelope, document)
+
+    def test_one_key_does_not_count_twice(self):
+        keys = (Key(3), Key(5))
+        self.refused(Artifact(FILES).seal((keys[0], keys[0])).envelope, trust(keys, 2))
+
+    def test_unknown_algorithm_counts_for_nothing(self):
+        raw = bytearray(Artifact(FILES).envelope)
+        raw[-67] = 9
+        self.refused(bytes(raw))
+
+    def test_bad_signature_beside_enough_good_ones_does_no_harm(self):
+        artifact = Artifact(FILES)
+        count = 6 + len(artifact.manifest)
+        raw = bytearray(artifact.seal((Key(9), KEY)).envelope)
+        raw[count + 20] ^= 1
+        self.opened(bytes(raw))
+
+
+class Rules(Case):
+    def check(self, running="1.0.0", floor=0, facts=FACTS, **members):
+        verify.check(Manifest(Artifact(FILES, **members).manifest), facts, running, floor)
+
+    def refused(self, code, **case):
+        self.code(code, lambda: self.check(**case))
+
+    def test_artifact_for_this_device_passes(self):
+        self.check()
+        self.check(boards=["*"], runtime="any", running=None)
+
+    def test_another_board(self):
+        self.refused("board", boards=["ESP32_GENERIC"])
+
+    def test_another_runtime(self):
+        self.refused("runtime", runtime="cpython" if RUNTIME == "micropython" else "micropython")
+
+    def test_another_bytecode_format(self):
+        abi = getattr(sys.implementation, "_mpy", 0) & 0xFF
+        if abi:
+            self.check(mpy=abi)
+            self.refused("abi", mpy=abi + 1)
+        else:
+            self.check(mpy=5)
+
+    def test_expired(self):
+        now = clock.now()
+        self.check(expires=now + 60)
+        self.refused("expired", expires=now - 60)
+
+    def test_expiry_does_not_count_while_the_clock_is_not_set(self):
+        saved = clock.now
+        clock.now = lambda: 946684900
+        try:
+            self.check(expires=1)
+        finally:
+            clock.now = saved
+
+    def test_security_version_below_the_floor(self):
+        self.check(floor=3, security_version=3)
+        self.refused("security-version", floor=3, security_version=2)
+
+    def test_version_that_runs_already(self):
+        self.refused("same-version", running="2.0.0")
+
+
+if __name__ == "__main__":
+    unittest.main()
