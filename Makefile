@@ -16,6 +16,7 @@ lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file boards/mypy.ini
 
 unit: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
@@ -37,4 +38,5 @@ $(VENV)/.demo-ready: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev-ready: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what the tests need into $(VENV) …"
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps --upgrade --target $(VENV)/typings 'micropython-esp32-stubs>=1.29' 'micropython-stdlib-stubs>=1.29'
 	@touch $@ $(VENV)/.demo-ready

@@ -10,14 +10,14 @@ import time
 _EPOCH_2000 = 946684800
 
 try:
-    from time import ticks_diff as _diff
-    from time import ticks_ms as _ticks
+    from time import ticks_diff as _diff  # type: ignore[attr-defined, unused-ignore]
+    from time import ticks_ms as _ticks  # type: ignore[attr-defined, unused-ignore]
 except ImportError:
 
-    def _ticks() -> int:  # type: ignore[misc]
+    def _ticks() -> int:
         return time.monotonic_ns() // 1000000
 
-    def _diff(end: int, start: int) -> int:  # type: ignore[misc]
+    def _diff(end: int, start: int) -> int:
         return end - start
 
 

@@ -43,6 +43,7 @@ _FILTERS = const(8)  # aws-iot-protocol.md 2.4: filters in one SUBSCRIBE
 _CHUNK = const(512)  # bytes read at a time while a packet over the cap is drained
 _DRAIN_LIMIT = const(262144)  # above twice AWS's largest payload no server is worth listening to
 _COPY = const(1024)  # payloads up to this size go into one write (one TLS record) with their header
+_PIECE = const(4096)  # of a larger payload; mbedTLS has 4 KB of room for output
 _UNHANDLED = const(16)  # messages whose handler failed, before the session is renewed to get them again
 
 
@@ -232,20 +233,28 @@ class Client:
             if not self.connected:
                 raise TransportError("not connected")
             writer = self._writer
+            at = left = 0
+            self._sent = clock.ticks()
             try:
-                if len(payload) > _COPY:
-                    writer.write(head)
-                    writer.write(payload)
+                if len(payload) <= _COPY:
+                    head += bytes(payload)
                 else:
-                    writer.write(head + bytes(payload))
-                self._sent = clock.ticks()
+                    left = len(payload)
+                writer.write(head)
+                while left > 0:
+                    # In pieces that TLS takes at once: MicroPython's stream copies what is left over.
+                    writer.write(memoryview(payload)[at : at + _PIECE])
+                    at += _PIECE
+                    left -= _PIECE
+                    if left > 0:
+                        await asyncio.wait_for(writer.drain(), self.PING_S)
                 await asyncio.wait_for(writer.drain(), self.PING_S)
             except asyncio.TimeoutError:
                 self._fail(TransportError("the server does not read"))
             except (OSError, ValueError) as error:
                 self._fail(TransportError("link lost: " + compat.exc_text(error)))
             finally:
-                if getattr(writer, "out_buf", None):  # MicroPython, cancelled: the rest of this packet is lost
+                if left > 0 or getattr(writer, "out_buf", None):  # cancelled: the rest of this packet is lost
                     self._fail(TransportError("packet cut short"))
             if self._error is not None:
                 raise self._error

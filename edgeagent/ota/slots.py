@@ -11,6 +11,11 @@ from edgeagent.compat import make_dirs, remove_tree
 from edgeagent.errors import UpdateError
 from edgeagent.ota import state
 
+try:
+    from typing import Any
+except ImportError:
+    pass
+
 
 class Slots:
     """Slots below `root` (root/a, root/b)."""
@@ -44,14 +49,15 @@ class Slots:
         is not running (at the factory) and no download can be resumed.
         Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
         """
-        document = state.load(self.root)
-        if document and document["phase"] == "trial":
-            raise UpdateError("busy", "version %s is still on trial" % document["version"])
+        document = self._not_on_trial()
         slot = state.other(self.active())
         path = self.root + "/" + slot
         if artifact and state.info(self.root, slot)["artifact"] == artifact:
             return path
         make_dirs(self.root)
+        if document is None:
+            # From now on it is written down what runs: a slot that is filled must not run before it is activated.
+            state.save(self.root, state.initial(self.active()))
         # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
         self._note(slot, False, None)
         remove_tree(path)
@@ -71,7 +77,7 @@ class Slots:
                 "artifact": artifact,
                 "version": version,
                 "security_version": security,
-                "n": document["n"] + 1 if document else 1,
+                "n": document["n"] if document else 0,
             },
         )
 
@@ -85,32 +91,30 @@ class Slots:
         previous: version that runs now, if the caller knows it better than the slot's record.
         Raises UpdateError "slot" if the slot is not complete, "busy" during a trial; OSError.
         """
-        document = state.load(self.root)
-        if document and document["phase"] == "trial":
-            raise UpdateError("busy", "version %s is still on trial" % document["version"])
-        active = self.active()
+        document = self._not_on_trial() or state.initial(self.active())
+        active = document["active"]
         slot = state.other(active)
         known = state.info(self.root, slot)
         if not known["complete"] or not state.filled(self.root, slot):
             raise UpdateError("slot", "slot %s is not complete" % slot)
         if previous is None and active:
             previous = state.info(self.root, active)["version"]
-        state.save(
-            self.root,
-            {
-                "n": document["n"] if document else 0,
-                "active": slot,
-                "phase": "trial",
-                "version": version,
-                "previous_version": previous,
-                "job": job_id,
-                "reason": None,
-                "boots": 0,
-                "deadline_s": deadline_s,
-                "security_version": known["security_version"],
-                "floor": document["floor"] if document else 0,
-            },
-        )
+        document["active"] = slot
+        document["phase"] = "trial"
+        document["version"] = version
+        document["previous_version"] = previous
+        document["job"] = job_id
+        document["reason"] = None
+        document["boots"] = 0
+        document["deadline_s"] = deadline_s
+        document["security_version"] = known["security_version"]
+        state.save(self.root, document)
+
+    def _not_on_trial(self) -> "dict[str, Any] | None":
+        document = state.load(self.root)
+        if document and document["phase"] == "trial":
+            raise UpdateError("busy", "version %s is still on trial" % document["version"])
+        return document
 
     def free(self) -> int:
         """Bytes free in the file system of the slots."""

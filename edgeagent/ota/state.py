@@ -52,7 +52,7 @@ def write_sealed(path: str, document: "dict[str, Any]") -> None:
 def load(root: str) -> "dict[str, Any] | None":
     """The newest valid copy of the state, or None if there is none.
 
-    Members: n, active ("a"|"b"), phase (one of PHASES), version, previous_version, job, reason (text or None),
+    Members: n, active ("a"|"b"|None: no application), phase (one of PHASES), version, previous_version, job, reason (text or None),
     boots, deadline_s, security_version, floor (int).
     """
     best = None
@@ -60,12 +60,17 @@ def load(root: str) -> "dict[str, Any] | None":
         document = read_sealed(root + name)
         if (
             document
-            and document.get("active") in NAMES
+            and document.get("active") in (None, "a", "b")
             and document.get("phase") in PHASES
             and (best is None or document["n"] > best["n"])
         ):
             best = document
     return best
+
+
+def initial(active: "str | None") -> "dict[str, Any]":
+    """The state of a device that has never had an update."""
+    return {"n": 0, "active": active, "phase": "none", "floor": 0}
 
 
 def save(root: str, document: "dict[str, Any]") -> None:

@@ -39,8 +39,8 @@ def boot(root: str, cause: str = "") -> "str | None":
         slot = document["active"]
         if document["phase"] == "trial":
             slot = _count(root, document, cause)
-        elif not state.filled(root, slot):
-            slot = state.pick(root)
+        elif slot and document["phase"] != "rolled_back" and not state.filled(root, slot):
+            slot = state.pick(root)  # it was lost; a version that was rolled back is never tried in its place
     if slot is not None and not state.filled(root, slot):
         slot = None
     Running.slot = slot
@@ -48,7 +48,7 @@ def boot(root: str, cause: str = "") -> "str | None":
     return root + "/" + slot if slot else None
 
 
-def _count(root: str, document: "dict[str, Any]", cause: str) -> str:
+def _count(root: str, document: "dict[str, Any]", cause: str) -> "str | None":
     tried = document["active"]
     causes = document.get("causes") or []
     if document["boots"]:
@@ -65,11 +65,12 @@ def _count(root: str, document: "dict[str, Any]", cause: str) -> str:
         except OSError:
             # A boot that cannot be counted must not run the new version: it could fail for ever.
             return state.other(tried)
-    return str(document["active"])
+    return document["active"]  # type: ignore[no-any-return]
 
 
 def _roll_back(root: str, document: "dict[str, Any]", reason: str) -> None:
-    document["active"] = state.other(document["active"])
+    before = state.other(document["active"])
+    document["active"] = before if state.filled(root, before) else None
     document["phase"] = "rolled_back"
     document["reason"] = reason[:_REASON_CHARS]
     document["causes"] = []

@@ -26,7 +26,6 @@ def build(tx: Tx, name: str) -> tuple[dict[str, Any], list[Term]] | None:
     if thing is None:
         return None
     direct = groups.groups_of(tx, name)
-    ancestors = {above for group in direct for above in groups.ancestors_of(tx, group)}
     classic = shadows.find(tx, name, None)
     named = {
         one: found
@@ -47,7 +46,7 @@ def build(tx: Tx, name: str) -> tuple[dict[str, Any], list[Term]] | None:
             shown["name"] = {one: _shadow(found) for one, found in named.items()}
         document["shadow"] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
     document["connectivity"] = online
-    return document, list(_unique(_terms(thing, set(direct) | ancestors, classic, named, online)))
+    return document, list(_unique(_terms(thing, set(groups.effective_groups_of(tx, name)), classic, named, online)))
 
 
 def connectivity(tx: Tx, name: str) -> dict[str, Any]:

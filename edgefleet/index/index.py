@@ -8,6 +8,7 @@ its change is durable, nor misses one after.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,7 +34,7 @@ class Index:
         """Throw everything away and read the whole registry again. Returns the number of things."""
         tx.execute("DELETE FROM index_terms")
         tx.execute("DELETE FROM index_things")
-        names = [row[0] for row in tx.all("SELECT thing_name FROM things")]
+        names = [row[0] for row in tx.all("SELECT name FROM things")]
         self.refresh(tx, names)
         return len(names)
 
@@ -48,7 +49,7 @@ def store(tx: Tx, name: str, document: dict[str, Any], terms: Iterable[Term]) ->
     )
     wanted = set(terms)
     rows = tx.all("SELECT field, value, shown, number, kind, anywhere FROM index_terms WHERE thing = ?", (thing,))
-    present = {Term(*row[:5], bool(row[5])) for row in rows}
+    present = {_term(row) for row in rows}
     tx.executemany(
         "DELETE FROM index_terms WHERE field = ? AND value = ? AND kind = ? AND thing = ?",
         [(one.field, one.value, one.kind, thing) for one in present - wanted],
@@ -61,9 +62,9 @@ def store(tx: Tx, name: str, document: dict[str, Any], terms: Iterable[Term]) ->
 
 def search(tx: Tx, query: Node, after: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
     """(name, document) of the matching things whose name is above `after`, by name."""
-    sql, parameters = planner.plan(query)
+    matching, parameters = planner.plan(query)
     rows = tx.all(
-        f"SELECT thing_name, document FROM index_things WHERE id IN ({sql})"  # noqa: S608
+        f"{matching} SELECT thing_name, document FROM index_things WHERE id IN (SELECT thing FROM matching)"
         " AND thing_name > ? ORDER BY thing_name LIMIT ?",
         (*parameters, after, limit),
     )
@@ -72,15 +73,20 @@ def search(tx: Tx, query: Node, after: str, limit: int) -> list[tuple[str, dict[
 
 def count(tx: Tx, query: Node) -> int:
     """How many things match."""
-    sql, parameters = planner.plan(query)
-    return int(tx.value(f"SELECT count(DISTINCT thing) FROM ({sql})", parameters))  # noqa: S608
+    matching, parameters = planner.plan(query)
+    return int(tx.value(f"{matching} SELECT count(DISTINCT thing) FROM matching", parameters))
 
 
 def terms_of(tx: Tx, query: Node, field: str) -> list[Term]:
     """All values of a field among the matching things."""
-    sql, parameters = planner.plan(query)
+    matching, parameters = planner.plan(query)
     rows = tx.all(
-        f"SELECT field, value, shown, number, kind, anywhere FROM index_terms WHERE field = ? AND thing IN ({sql})",  # noqa: S608
-        (field, *parameters),
+        f"{matching} SELECT field, value, shown, number, kind, anywhere FROM index_terms"
+        " WHERE field = ? AND thing IN (SELECT thing FROM matching)",
+        (*parameters, field),
     )
-    return [Term(*row[:5], bool(row[5])) for row in rows]
+    return [_term(row) for row in rows]
+
+
+def _term(row: sqlite3.Row) -> Term:
+    return Term(row["field"], row["value"], row["shown"], row["number"], row["kind"], bool(row["anywhere"]))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput
+from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from edgefleet.errors import ApiError
 from edgefleet.index import values
@@ -24,8 +25,15 @@ MAX_STARS = 2  # in a term
 MAX_MARKS = 5  # question marks in a term
 MAX_LEADING = 100  # characters of a term that begins with a wildcard
 
-ANY = object()  # `*` in a pattern: any number of characters
-ONE = object()  # `?`: exactly one
+
+class Wild(Enum):
+    """A wildcard in a pattern."""
+
+    ANY = "*"  # any number of characters
+    ONE = "?"  # exactly one
+
+
+ANY, ONE = Wild.ANY, Wild.ONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class Like:
     """A word with wildcards: folded text, ANY and ONE in sequence."""
 
     field: str | None
-    parts: tuple[Any, ...]
+    parts: tuple[str | Wild, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,8 @@ def leaves(node: Node) -> list[Leaf]:
 
 def _explain(error: UnexpectedInput, text: str) -> str:
     position = error.pos_in_stream
-    if position is None or position >= len(text):
+    ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+    if ended or position is None:
         return "Invalid query: it ends too early"
     hint = "; quote or escape it" if isinstance(error, UnexpectedCharacters) else ""
     return f"Invalid query at character {position + 1}: '{text[position : position + 20]}' is not expected here{hint}"
@@ -213,36 +222,21 @@ class _Builder(Transformer[Token, Any]):
         return values.fold(_unquoted(tokens[0]))
 
 
-def _flat(kind: type, nodes: list[Node]) -> tuple[Node, ...]:
-    return tuple(inner for node in nodes for inner in (node.nodes if isinstance(node, kind) else (node,)))
+def _flat(kind: type[And] | type[Or], nodes: list[Node]) -> tuple[Node, ...]:
+    """`a AND (b AND c)` as one node of three."""
+    flat: list[Node] = []
+    for node in nodes:
+        flat.extend(node.nodes if isinstance(node, kind) else (node,))
+    return tuple(flat)
 
 
 def _with_field(node: Node, field: str) -> Node:
-    """Give every term of a value, or of a group of values, its field. Iterative, as groups may nest deeply."""
-    if isinstance(node, Exists | Equals | Like | Between):
-        return replace(node, field=field)
-    # Post-order: children are rebuilt before their parent.
-    done: list[Node] = []
-    stack: list[tuple[Node, bool]] = [(node, False)]
-    while stack:
-        one, ready = stack.pop()
-        if isinstance(one, Not):
-            if ready:
-                done.append(Not(done.pop()))
-            else:
-                stack += [(one, True), (one.node, False)]
-        elif isinstance(one, And | Or):
-            if ready:
-                count = len(one.nodes)
-                done[-count:] = [type(one)(tuple(done[-count:]))]
-            else:
-                stack.append((one, True))
-                stack.extend((inner, False) for inner in reversed(one.nodes))
-        elif isinstance(one, Everything):
-            done.append(Exists(field))
-        else:
-            done.append(replace(one, field=field))
-    return done[0]
+    """Give every term of a value, or of a group of values, its field."""
+    if isinstance(node, And | Or):
+        return type(node)(tuple(_with_field(one, field) for one in node.nodes))
+    if isinstance(node, Not):
+        return Not(_with_field(node.node, field))
+    return node if isinstance(node, Everything) else replace(node, field=field)
 
 
 def _unquoted(token: Token) -> str:
@@ -251,12 +245,13 @@ def _unquoted(token: Token) -> str:
 
 def _pattern(raw: str) -> Node:
     """A word: escapes resolved, wildcards told apart from escaped stars and question marks."""
-    parts: list[Any] = []
+    parts: list[str | Wild] = []
     for escaped, plain in re.findall(r"\\(.)|([^\\])", raw):
-        if plain in ("*", "?") and not escaped:
-            parts.append(ANY if plain == "*" else ONE)
-        elif parts and isinstance(parts[-1], str):
-            parts[-1] += escaped or plain
+        last = parts[-1] if parts else None
+        if plain in ("*", "?"):
+            parts.append(Wild(plain))
+        elif isinstance(last, str):
+            parts[-1] = last + (escaped or plain)
         else:
             parts.append(escaped or plain)
     parts = [values.fold(part) if isinstance(part, str) else part for part in parts]

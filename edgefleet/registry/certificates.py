@@ -7,9 +7,9 @@ import time
 import uuid
 from typing import TypedDict
 
-from edgefleet import names, pki
+from edgefleet import names, paging, pki
 from edgefleet.errors import ApiError, already_exists, invalid, not_found
-from edgefleet.registry import things
+from edgefleet.registry import listing, things
 from edgefleet.store import Tx
 
 ACTIVE, INACTIVE, REVOKED, PENDING = "ACTIVE", "INACTIVE", "REVOKED", "PENDING_ACTIVATION"
@@ -175,6 +175,22 @@ def attachments(tx: Tx, certificate_id: str) -> list[Attachment]:
 def attachments_of_thing(tx: Tx, thing: str) -> list[Attachment]:
     """What is attached to a thing, by certificate id."""
     return _attachments(tx, "thing_name = ?", thing)
+
+
+def list_(
+    tx: Tx, *, ascending: bool = False, token: str | None = None, size: int | None = None
+) -> tuple[list[Certificate], str | None]:
+    """A page of certificates by age, newest first unless `ascending`."""
+    limit = paging.limit(size, listing.MOST, "pageSize")
+    after = paging.decode(token, float, str)
+    relation, order = (">", "ASC") if ascending else ("<", "DESC")
+    where = f"WHERE (created_at, id) {relation} (?, ?)" if after else ""
+    select = f"SELECT id FROM certificates {where} ORDER BY created_at {order}, id {order} LIMIT ?"  # noqa: S608
+    found = [require(tx, row["id"]) for row in tx.all(select, [*(after or []), limit + 1])]
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1]
+    return found[:limit], paging.encode(last["creationDate"], last["certificateId"])
 
 
 def things_of(tx: Tx, certificate_id: str) -> list[str]:

@@ -204,6 +204,15 @@ def attached(tx: Tx, target: Target) -> list[str]:
     ]
 
 
+def attached_recursively(tx: Tx, target: Target) -> list[str]:
+    """`attached`, for a group also what is attached to the groups above it."""
+    found = set(attached(tx, target))
+    if target.kind == "thinggroup":
+        for group in groups.ancestors_of(tx, target.name):
+            found.update(attached(tx, Target("thinggroup", group)))
+    return sorted(found)
+
+
 def targets(tx: Tx, name: str) -> list[Target]:
     rows = tx.all("SELECT kind, target FROM policy_targets WHERE policy_name = ? ORDER BY 1, 2", (name,))
     return [Target(row[0], row[1]) for row in rows]

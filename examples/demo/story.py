@@ -22,7 +22,13 @@ from hil.virtual_board import HARD_RESET, VirtualBoard
 
 HERE = Path(__file__).parent
 TYPES = ("ESP32", "RASPBERRY_PI", "GREENGRASS_CORE")
-GROUPS = (("fleet", None), ("boards", "fleet"), ("gateways", "fleet"), ("demo-boards", "boards"), ("demo-gateways", "gateways"))
+GROUPS = (
+    ("fleet", None),
+    ("boards", "fleet"),
+    ("gateways", "fleet"),
+    ("demo-boards", "boards"),
+    ("demo-gateways", "gateways"),
+)
 QUERY = "shadow.reported.engineStarts >= 20000"
 RUNTIMES = {"demo-boards": "micropython", "demo-gateways": "cpython"}
 BOARDS = tuple(live for live in LIVE if live.hardware == "UNIX_VIRTUAL")
@@ -79,7 +85,9 @@ class Story:
         source = self.folder / "factory.csv"
         lines = factory.write(source, self.registrations)
         started = time.monotonic()
-        self.command("things", "register", str(source), "--template", str(HERE / "templates" / "factory.json"), codes=(0, 1))
+        self.command(
+            "things", "register", str(source), "--template", str(HERE / "templates" / "factory.json"), codes=(0, 1)
+        )
         elapsed = time.monotonic() - started
         task = iot.describe_thing_registration_task(
             taskId=iot.list_thing_registration_tasks(status="Completed")["taskIds"][0]
@@ -99,7 +107,9 @@ class Story:
         for version, app in (("1.0.0", "v1"), ("2.0.0", "v2"), ("3.0.0", "bad")):
             for group, runtime in RUNTIMES.items():
                 boards = ["UNIX_VIRTUAL"] if runtime == "micropython" else ["*"]
-                artifact = build.build(HERE / "apps" / app, name="demo-app", version=version, boards=boards, runtime=runtime)
+                artifact = build.build(
+                    HERE / "apps" / app, name="demo-app", version=version, boards=boards, runtime=runtime
+                )
                 sign.sign(artifact, self.key)
                 artifact.write(self.release(version, group))
 
@@ -188,17 +198,12 @@ class Story:
     def reboot(self) -> None:
         """Job: a reboot that really restarts the device, reported by the next boot"""
         resets = {name: board.resets.count(HARD_RESET) for name, board in self.boards.items()}
-        boots = {live.serial: self.judge.reported(live.serial).get("engineStarts") for live in LIVE}
+        before = {live.serial: self.starts(live.serial) for live in LIVE}
         self.job("reboot", {"operation": "reboot"}, [f"group/{group}" for group in RUNTIMES], [x.serial for x in LIVE])
         for name, board in self.boards.items():
             expect(board.resets.count(HARD_RESET) == resets[name] + 1, f"{name} did not reset: {board.resets}")
-        for live in LIVE:
-            starts = wait_for(
-                lambda name=live.serial: self._if(self.judge.reported(name).get("engineStarts"), boots[name]),
-                lambda name=live.serial: f"{name} still counts {boots[name]} engine starts",
-                15,
-            )
-            expect(starts == boots[live.serial] + 1, f"{live.serial} counts {starts} starts after {boots[live.serial]}")
+        for name, starts in before.items():
+            self.counted(name, starts + 1)
 
     def update(self) -> None:
         """Job: signed application update 1.0.0 → 2.0.0 for a thing group, in blocks over MQTT, trial, confirm"""
@@ -239,7 +244,9 @@ class Story:
     def release(self, version: str, group: str) -> Path:
         return self.folder / "releases" / f"{version}-{RUNTIMES[group]}"
 
-    def job(self, job: str, document: dict[str, Any], targets: list[str], things: list[str], seconds: float = 60) -> None:
+    def job(
+        self, job: str, document: dict[str, Any], targets: list[str], things: list[str], seconds: float = 60
+    ) -> None:
         """Create the job with the operator's command, watch it live, and count its outcomes."""
         path = self.folder / f"{job}.json"
         path.write_text(json.dumps(document))
@@ -258,7 +265,9 @@ class Story:
             published = json.loads(self.fleet.run("artifact", "publish", str(self.release(version, group)), "--json"))
             things = [live.serial for live in LIVE if live.group == group]
             self.job(job, published["document"], [f"group/{group}"], things, seconds)
-            expect(self.jobs[job] == {wanted: len(things)}, f"{job} ended {self.jobs[job]}: {self.reasons(job, things)}")
+            expect(
+                self.jobs[job] == {wanted: len(things)}, f"{job} ended {self.jobs[job]}: {self.reasons(job, things)}"
+            )
 
     def reasons(self, job: str, things: list[str]) -> str:
         return "; ".join(f"{thing}: {self.judge.details(job, thing)}" for thing in things)
@@ -272,9 +281,16 @@ class Story:
             20,
         )
 
-    @staticmethod
-    def _if(value: int | None, old: int) -> int | None:
-        return value if value is not None and value != old else None
+    def starts(self, name: str) -> int:
+        return int(self.judge.reported(name)["engineStarts"])
+
+    def counted(self, name: str, starts: int) -> None:
+        """The device reports that it has been started once more."""
+        wait_for(
+            lambda: self.starts(name) == starts or None,
+            lambda: f"{name} counts {self.starts(name)} starts, not {starts}",
+            20,
+        )
 
     def consoles(self) -> str:
         tails = [f"{name}: {board.console[-400:]}" for name, board in self.boards.items()]

@@ -31,7 +31,7 @@ class Inbox:
         client.on(topic_filter, self.put)
 
     def put(self, topic, payload):
-        self.messages.append(bytes(payload))
+        self.messages.append(payload)
         self.changed.set()
 
     async def take(self):
@@ -56,7 +56,7 @@ async def echo():
     run = asyncio.create_task(client.run())
     await client.subscribe([(name + "/echo", 1)])
     sizes = []
-    for size in (0, 1, 4096, 15000):
+    for size in (0, 1, 4096, 10000):
         await client.publish(name + "/echo", bytes(size))
         sizes.append(len(await inbox.take()))
     tasks = [asyncio.create_task(client.publish(name + "/echo", b"%d" % n)) for n in range(20)]
@@ -98,7 +98,7 @@ async def resume():
     run = asyncio.create_task(client.run())
     message = await inbox.take()
     await client.close()
-    return {"sessions": seen, "message": message.decode()}
+    return {"sessions": seen, "message": bytes(message).decode()}
 
 
 async def denied():

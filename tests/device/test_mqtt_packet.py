@@ -12,11 +12,11 @@ from edgeagent.errors import ProtocolError
 from edgeagent.mqtt import packet
 from edgefleet.broker import packets as server
 
-TOPICS = st.text(st.characters(exclude_characters="+#\0", exclude_categories=("Cs",)), min_size=1, max_size=60)
+TOPICS = st.text(st.characters(exclude_characters="+#\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 IDS = st.integers(1, 65535)
 
 
-FILTERS = st.text(st.characters(exclude_characters="+#\0", exclude_categories=("Cs",)), min_size=1, max_size=60)
+FILTERS = st.text(st.characters(exclude_characters="+#\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 WILLS = st.none() | st.tuples(TOPICS, st.binary(max_size=50), st.sampled_from((0, 1)), st.booleans())
 
 

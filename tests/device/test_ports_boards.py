@@ -126,8 +126,12 @@ def test_a_plain_process_restarts_by_status_75_and_has_no_watchdog(tmp_path: Pat
 
 
 def test_reset_ends_the_process_from_within_a_task(tmp_path: Path) -> None:
-    code = "async def task():\n    port.reset()\nasync def main():\n    t = asyncio.create_task(task())\n    await asyncio.sleep(5)\n"
-    assert play(tmp_path, UNIX + code + "asyncio.run(main())") == (75, "")
+    code = (
+        "async def task():\n    port.reset()\n"
+        "async def main():\n    t = asyncio.create_task(task())\n    await asyncio.sleep(5)\n"
+        "asyncio.run(main())"
+    )
+    assert play(tmp_path, UNIX + code) == (75, "")
 
 
 @pytest.mark.parametrize("port", [UNIX, ON_ESP32], ids=["unix", "esp32"])

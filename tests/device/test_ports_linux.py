@@ -79,7 +79,10 @@ def test_the_reset_cause_tells_a_host_boot_from_a_process_restart(tmp_path: Path
 
 
 def test_reset_ends_the_process_with_75_and_flushes_what_was_printed(tmp_path: Path) -> None:
-    code = "try:\n    print('last words')\n    port.reset()\nexcept BaseException:\n    print('survived')\nfinally:\n    print('late')"
+    code = (
+        "try:\n    print('last words')\n    port.reset()\n"
+        "except BaseException:\n    print('survived')\nfinally:\n    print('late')"
+    )
     result = in_a_process(code, tmp_path)
     assert (result.returncode, result.stdout) == (75, "last words\n")
 

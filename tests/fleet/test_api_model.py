@@ -96,7 +96,8 @@ def test_every_operation_is_found_by_the_request_that_botocore_builds_for_it(ser
 
 def test_members_come_from_path_query_header_and_body() -> None:
     assert parse(
-        "iot", "create_thing", path={"thingName": "a"}, body={"thingTypeName": "t", "attributePayload": {"attributes": {}}}
+        "iot", "create_thing", path={"thingName": "a"},
+        body={"thingTypeName": "t", "attributePayload": {"attributes": {}}},
     ) == {"thingName": "a", "thingTypeName": "t", "attributePayload": {"attributes": {}}}  # fmt: skip
     assert parse("iot", "attach_thing_principal", path={"thingName": "a"}, headers={"x-amzn-principal": "arn"}) == {
         "thingName": "a",
@@ -110,9 +111,9 @@ def test_members_come_from_path_query_header_and_body() -> None:
 
 def test_a_blob_payload_is_the_raw_body() -> None:
     found = parse(
-        "iotdata", "update_thing_shadow", path={"thingName": "a"}, query={"name": ["n"]}, body=b"\x00not json"
+        "iotdata", "update_thing_shadow", path={"thingName": "a"}, query={"name": ["n"]}, body=b"\x00raw"
     )
-    assert found == {"thingName": "a", "shadowName": "n", "payload": b"\x00not json"}
+    assert found == {"thingName": "a", "shadowName": "n", "payload": b"\x00raw"}
 
 
 def test_unknown_and_null_members_are_ignored() -> None:
@@ -138,7 +139,7 @@ def test_a_timestamp_is_epoch_seconds_whatever_its_form() -> None:
         (
             "create_thing",
             {"body": {"thingTypeName": 3}},
-            "'thingTypeName' failed to satisfy constraint: Member must be a string",
+            "'thingTypeName' failed to satisfy constraint: Member must be a str",
         ),
         ("create_thing", {"body": {"attributePayload": []}}, "'attributePayload'"),
         ("create_thing", {"body": {"attributePayload": {"attributes": {"a": 1}}}}, "'attributePayload.attributes.a'"),
@@ -149,9 +150,7 @@ def test_a_timestamp_is_epoch_seconds_whatever_its_form() -> None:
         ("delete_thing", {"query": {"expectedVersion": ["9" * 30]}}, "'expectedVersion'"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_that_names_the_member(
-    method: str, parts: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_read_names_the_member(method: str, parts: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError, match=message.replace("[", r"\[")) as refused:
         parse("iot", method, path={"thingName": "a"}, **parts)
     assert (refused.value.code, refused.value.status) == ("InvalidRequestException", 400)
@@ -169,18 +168,16 @@ def test_what_cannot_be_read_is_an_error_that_names_the_member(
         ("create_policy", {"policyName": "é", "policyDocument": "{}"}, "'policyName'"),  # Java's \w is ASCII
         ("create_thing", {"thingName": "a" * 129}, "length less than or equal to 128"),
         ("create_thing", {"thingName": "a\n"}, "regular expression"),
-        ("create_job", {"jobId": "j", "targets": []}, "Value at 'targets' failed to satisfy constraint: Member must have "
-                                                      "length greater than or equal to 1"),
-        ("create_job", {"jobId": "j", "targets": ["t"], "targetSelection": "SOME"}, "enum value set: [CONTINUOUS, SNAPSHOT]"),
+        ("create_job", {"jobId": "j", "targets": []}, "Value at 'targets' failed to satisfy constraint: Member must "
+                                                      "have length greater than or equal to 1"),
+        ("create_job", {"jobId": "j", "targets": ["t"], "targetSelection": "SOME"}, "enum value set: [CONTINUOUS, SN"),
         ("create_job", {"jobId": "j", "targets": ["t"], "description": "bell\a"}, "'description'"),
         ("search_index", {"queryString": ""}, "'queryString'"),
         ("list_jobs", {"maxResults": 0}, "value greater than or equal to 1"),
-        ("create_job", {"jobId": "j", "targets": ["t"], "timeoutConfig": {}, "abortConfig": {}}, "'abortConfig.criteriaList'"),
+        ("create_job", {"jobId": "j", "targets": ["t"], "timeoutConfig": {}, "abortConfig": {}}, "'abortConfig.crit"),
     ],
 )  # fmt: skip
-def test_a_broken_constraint_is_reported_in_the_services_words(
-    method: str, members: dict[str, Any], message: str
-) -> None:
+def test_a_broken_constraint_is_told_in_the_services_words(method: str, members: dict[str, Any], message: str) -> None:
     found = shapes.violations(operation("iot", method).input_shape, members)
     assert any(message in text for text in found), found
 
@@ -197,10 +194,9 @@ def test_a_long_wrong_value_is_not_repeated_whole() -> None:
     assert all(len(text) < 400 for text in found)
 
 
-def test_a_wrong_secret_is_not_repeated() -> None:
-    with pytest.raises(ApiError) as refused:
-        parse("iot", "create_provisioning_template_version", path={"templateName": "t"}, body={"templateBody": ""})
-    assert "Value '" not in refused.value.message or "templateBody" not in refused.value.message
+def test_a_sensitive_value_is_not_repeated() -> None:
+    found = shapes.violations(operation("iot", "get_thing_connectivity_data").input_shape, {"thingName": "sec ret"})
+    assert found and "sec ret" not in found[0]
 
 
 def test_descriptions_in_any_language_are_legal() -> None:

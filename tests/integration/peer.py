@@ -52,7 +52,11 @@ class Peer:
         self._subscribed = threading.Event()
         self.refused: Any = None
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=paho.MQTTv311, reconnect_on_failure=False
+            paho.CallbackAPIVersion.VERSION2,
+            client_id,
+            clean_session=clean,
+            protocol=paho.MQTTv311,
+            reconnect_on_failure=False,
         )
         client.tls_set(
             ca_certs=fleet.ready["ca"],

@@ -26,7 +26,9 @@ class Rig:
         self.key = folder / "key.pem"
         sign.generate_key(self.key)
         for version, app in VERSIONS.items():
-            artifact = build.build(APPS / app, name="app", version=version, boards=["UNIX_VIRTUAL"], runtime="micropython")
+            artifact = build.build(
+                APPS / app, name="app", version=version, boards=["UNIX_VIRTUAL"], runtime="micropython"
+            )
             sign.sign(artifact, self.key)
             artifact.write(folder / version)
         self.board = VirtualBoard(folder / "board", heap=heap)

@@ -103,7 +103,9 @@ def test_revoking_a_certificate_closes_its_connection_and_keeps_it_out(
     assert not Peer(fleet, "gamma", credentials).connect()
 
 
-def test_a_policy_that_is_detached_stops_a_running_connection(fleet: FleetManager, judge: Judge, tmp_path: Path) -> None:
+def test_a_policy_that_is_detached_stops_a_running_connection(
+    fleet: FleetManager, judge: Judge, tmp_path: Path
+) -> None:
     credentials = register_device(judge, tmp_path, "delta")
     peer = Peer(fleet, "delta", credentials)
     assert peer.connect()

@@ -5,6 +5,7 @@
 import asyncio
 import unittest
 
+import edgeagent.mqtt.client as client_module
 from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError, Refused, TransportError
 from tests.portable.wire import Server, outcome, play
@@ -190,6 +191,19 @@ class Publishing(Limits):
 
         play(scenario())
 
+    def test_a_large_payload_cut_short_by_cancellation_ends_the_link(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.far.stalled = True
+            sending = asyncio.create_task(server.client.publish("a", bytes(10000), 0))
+            while not server.end.inbox:
+                await asyncio.sleep(0)
+            sending.cancel()
+            return await run
+
+        self.assertIn("cut short", str(play(scenario())))
+
     def test_at_most_eight_are_in_flight(self):
         async def scenario():
             server = Server()
@@ -335,6 +349,27 @@ class Receiving(Limits):
                 run.cancel()
 
             play(scenario())
+
+    def test_a_message_there_is_no_memory_for_is_dropped_too(self):
+        class Full:
+            def __init__(self, size):
+                raise MemoryError
+
+        async def scenario():
+            server = Server(board=True)
+            run = await server.accept()
+            told = []
+            server.client.oversized.append(lambda topic, size: told.append(size))
+            client_module.bytearray = Full
+            server.send(PUBLISH_A_QOS1)
+            self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
+            self.assertEqual(told, [6])
+            run.cancel()
+
+        try:
+            play(scenario())
+        finally:
+            del client_module.bytearray
 
     def test_what_no_server_may_send_ends_the_link(self):
         for data in (

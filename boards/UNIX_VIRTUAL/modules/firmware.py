@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a board's firmware does at power-on: mount the flash at `/`, run boot.py, then main.py.
 
-As on esp32 (ports/esp32/main.c, pyexec.c; reference ota.md section 5): if boot.py raises, main.py is not run; if main.py
-raises or returns, the board sits in the REPL. A missing boot.py counts as success.
+As on esp32 (ports/esp32/main.c, shared/runtime/pyexec.c): if boot.py raises, main.py is not run; if main.py raises or
+returns, the board sits in the REPL. A missing boot.py counts as success.
 """
 
 import os

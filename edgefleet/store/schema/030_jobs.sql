@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- Jobs, their executions, and the things whose execution is not rolled out yet (aws-iot-protocol.md sections 3, 4).
 -- Times are whole epoch seconds; configurations, targets and details are JSON text as the API gave them.
 CREATE TABLE jobs (

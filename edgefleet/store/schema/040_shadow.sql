@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- Device shadows, classic (shadow_name '') and named (aws-iot-protocol.md section 9). Sections and metadata are JSON
 -- text, NULL where the section does not exist. A deleted shadow stays as a tombstone that keeps its version counter.
 CREATE TABLE shadows (

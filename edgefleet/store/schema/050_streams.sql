@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- Streams: numbered files of the object store that devices fetch block by block (aws-iot-protocol.md section 10).
 CREATE TABLE streams (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- The fleet index: a read model that can be thrown away and rebuilt (aws-iot-protocol.md section 8).
 CREATE TABLE index_things (
     id INTEGER PRIMARY KEY,
