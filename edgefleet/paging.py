@@ -11,6 +11,7 @@ from typing import Any
 
 from edgefleet.errors import invalid
 
+MAX_INTEGER = (1 << 63) - 1  # of the database
 MAX_TOKEN = 2048  # characters; far above any token we issue
 
 
@@ -30,9 +31,12 @@ def decode(token: str | None, *types: type) -> list[Any] | None:
         if len(token) > MAX_TOKEN:
             raise ValueError
         key = json.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
+        json.dumps(key, ensure_ascii=False).encode()  # no half surrogate pairs: the database could not take them
     except (ValueError, binascii.Error, RecursionError):
         raise invalid("Invalid nextToken") from None
     if not isinstance(key, list) or [type(part) for part in key] != list(types):
+        raise invalid("Invalid nextToken")
+    if any(isinstance(part, int) and not -MAX_INTEGER <= part <= MAX_INTEGER for part in key):
         raise invalid("Invalid nextToken")
     return key
 

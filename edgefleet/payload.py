@@ -43,11 +43,13 @@ def parse(data: bytes | str, max_depth: int) -> Any:
 
     Raises TooDeep, or PayloadError with a reason fit for a rejection.
     """
-    if isinstance(data, bytes):
-        try:
+    try:
+        if isinstance(data, bytes):
             data = data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise PayloadError("the payload is not UTF-8") from None
+        else:
+            data.encode("utf-8")
+    except UnicodeError:
+        raise PayloadError("the payload is not UTF-8") from None
     if depth(data) > max_depth:
         raise TooDeep(f"JSON contains too many levels of nesting; maximum is {max_depth}")
     try:

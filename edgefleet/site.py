@@ -44,7 +44,7 @@ from edgefleet.registry.authorizer import RegistryAuthorizer
 from edgefleet.registry.operations import RegistryOperations
 from edgefleet.shadow import device_plane as shadow_plane
 from edgefleet.shadow.operations import DataOperations
-from edgefleet.siteconfig import LOOPBACK, READY_FILE, Ready, SiteConfig
+from edgefleet.siteconfig import LOOPBACK, MQTT_PORT, READY_FILE, Ready, SiteConfig
 from edgefleet.store import Store, Tx
 from edgefleet.streams.device_plane import StreamsPlane
 from edgefleet.streams.operations import StreamOperations
@@ -105,10 +105,12 @@ class Site:
         context = pki.server_context(certificate, key, data / "pki" / "ca.pem")
         verifier = Verifier(keys, api)
         self._presign = verifier.presign
-        # The broker delivers what a transaction queues, so it listens before anything can commit.
-        self._compose(verifier, endpoint, data / "claim")
         with _port_errors(config.bind, config.mqtt_port):
-            mqtt_port = await self.broker.start(config.bind, config.mqtt_port, context)
+            mqtt_port = config.mqtt_port or _free_port(config.bind)
+        described = endpoint if mqtt_port == MQTT_PORT else f"{endpoint}:{mqtt_port}"  # section 2.1
+        self._compose(verifier, described, data / "claim")
+        with _port_errors(config.bind, mqtt_port):
+            await self.broker.start(config.bind, mqtt_port, context)
         server = HttpsServer(self._front, certificate, key)
         self._stack.push_async_callback(server.stop)
         await server.start(listener)
@@ -220,6 +222,13 @@ class Site:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{data}: is in use by another edgefleet process") from None
+
+
+def _free_port(host: str) -> int:
+    """A port that is free now: the control plane is told the port before the broker listens on it."""
+    with bind(host, 0) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from edgeagent import clock, compat, log, topics
 from edgeagent.compat import const
 from edgeagent.config import LIMITS
 from edgeagent.errors import AgentError, ProtocolError, Refused, TransportError
-from edgeagent.mqtt import packet
+from edgeagent.mqtt import packet, reader
 
 try:
     from typing import Any
@@ -40,7 +40,6 @@ _PINGRESP = const(13)
 
 _IN_FLIGHT = const(8)  # unacknowledged QoS 1 publishes; AWS allows 100, a board has no room for so many payloads
 _FILTERS = const(8)  # aws-iot-protocol.md 2.4: filters in one SUBSCRIBE
-_CHUNK = const(512)  # bytes read at a time while a packet over the cap is drained
 _DRAIN_LIMIT = const(262144)  # above twice AWS's largest payload no server is worth listening to
 _COPY = const(1024)  # payloads up to this size go into one write (one TLS record) with their header
 _PIECE = const(4096)  # of a larger payload; mbedTLS has 4 KB of room for output
@@ -137,10 +136,10 @@ class Client:
             # On MicroPython the TLS handshake happens here, in the first write and read.
             self._writer.write(self._hello)
             await self._writer.drain()
-            head, size = await self._header()
+            head, size = await reader.header(self._reader)
             if head >> 4 != _CONNACK or size != 2:
                 raise ProtocolError("expected CONNACK, got packet type %d" % (head >> 4))
-            present, code = packet.decode_connack(head & 15, await self._body(2))
+            present, code = packet.decode_connack(head & 15, await reader.body(self._reader, 2) or b"")
         except EOFError:
             raise TransportError("closed by the server before CONNACK: certificate not accepted?") from None
         except (OSError, ValueError) as error:  # ValueError: MicroPython's TLS
@@ -184,6 +183,8 @@ class Client:
 
     async def close(self) -> None:
         """Say DISCONNECT if there is a link, close it, and fail everything that waits. Raises nothing."""
+        if self._error is None:
+            self._error = TransportError("closed")  # before the server's own close can become the reason
         try:
             await self._send(packet.DISCONNECT)
         except AgentError:
@@ -264,9 +265,9 @@ class Client:
     async def _read(self) -> None:
         try:
             while True:
-                head, size = await self._header()
+                head, size = await reader.header(self._reader)
                 kind = head >> 4
-                body = await self._body(size) if size <= self._limit else None
+                body = await reader.body(self._reader, size) if size <= self._limit else None
                 self._heard = clock.ticks()
                 self._pinged = None
                 if body is None:
@@ -283,35 +284,6 @@ class Client:
             self._fail(TransportError("closed by the server"))
         except Exception as error:  # OSError, ValueError of MicroPython's TLS; nothing may end the reader silently
             self._fail(TransportError("link lost: " + compat.exc_text(error)))
-
-    async def _header(self) -> "tuple[int, int]":
-        head = (await self._reader.readexactly(1))[0]
-        size = shift = 0
-        while shift < 28:
-            byte = (await self._reader.readexactly(1))[0]
-            size |= (byte & 127) << shift
-            if byte < 128:
-                return head, size
-            shift += 7
-        raise ProtocolError("malformed remaining length")
-
-    async def _body(self, size: int) -> "Any":
-        """The body of a packet (bytes; a bytearray of its own on MicroPython), or None if there is no room for it."""
-        reader = self._reader
-        if not hasattr(reader, "readinto"):
-            return await reader.readexactly(size)
-        # One allocation of the exact size: readexactly would build it from pieces (micropython.md A1.2).
-        try:
-            data = bytearray(size)
-        except MemoryError:  # after a collection: the allocator has tried that
-            return None
-        view = memoryview(data)
-        while view:
-            count = await reader.readinto(view)
-            if count == 0:
-                raise EOFError
-            view = view[count or 0 :]  # None: TLS has no whole record yet
-        return data
 
     async def _message(self, flags: int, body: "Any") -> None:
         topic, number, at = packet.decode_publish(flags, body)
@@ -336,12 +308,9 @@ class Client:
 
     async def _drop(self, flags: int, size: int) -> None:
         """Throw away a message over the cap, but acknowledge it: it would only come again."""
-        part = await self._reader.readexactly(min(size, _CHUNK))
+        part = await reader.skip(self._reader, size)
+        self._heard = clock.ticks()
         topic, number, _ = packet.decode_publish(flags, part)
-        left = size - len(part)
-        while left:
-            left -= len(await self._reader.readexactly(min(left, _CHUNK)))
-            self._heard = clock.ticks()
         log.warning("mqtt", "dropped %d bytes on %s", size, topic)
         for tell in self.oversized:
             tell(topic, size)

@@ -37,13 +37,8 @@ class Slots:
         """Folder of the slot that an update may fill."""
         return self.root + "/" + state.other(self.active())
 
-    def ready(self, artifact: str) -> bool:
-        """True if the inactive slot holds the verified content of this artifact."""
-        known = state.info(self.root, state.other(self.active()))
-        return bool(known["complete"]) and known["artifact"] == artifact
-
     def prepare(self, artifact: "str | None" = None) -> str:
-        """The inactive slot's folder, empty, or as an interrupted download of the same artifact left it.
+        """The inactive slot's folder, empty, or as an earlier download of the same artifact left it.
 
         artifact: hex SHA-256 of the manifest; `complete` must follow. None: the caller fills the slot of a device that
         is not running (at the factory) and no download can be resumed.
@@ -52,7 +47,10 @@ class Slots:
         document = self._not_on_trial()
         slot = state.other(self.active())
         path = self.root + "/" + slot
-        if artifact and state.info(self.root, slot)["artifact"] == artifact:
+        known = state.info(self.root, slot)
+        if artifact and known["artifact"] == artifact:
+            if known["complete"]:
+                self._note(slot, False, artifact)
             return path
         make_dirs(self.root)
         if document is None:

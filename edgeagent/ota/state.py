@@ -52,8 +52,8 @@ def write_sealed(path: str, document: "dict[str, Any]") -> None:
 def load(root: str) -> "dict[str, Any] | None":
     """The newest valid copy of the state, or None if there is none.
 
-    Members: n, active ("a"|"b"|None: no application), phase (one of PHASES), version, previous_version, job, reason (text or None),
-    boots, deadline_s, security_version, floor (int).
+    Members: n, active ("a"|"b"|None: no application), phase (one of PHASES), floor; of the latest update version,
+    previous_version, job, reason (text or None), boots, deadline_s, security_version (int), causes (of its boots).
     """
     best = None
     for name in ("/state.json", "/state.bak"):

@@ -23,13 +23,14 @@ except ImportError:
 
 _WINDOW = const(8)  # blocks asked for at a time; a request may return 32 (128 KB), and GetStream is rate-limited
 _RETRIES = const(6)  # requests in a row without a single block, link up, before giving up
-_OUTAGE_S = const(3600)  # how long a lost link is waited for
-_POLL_S = const(1)
 _TRANSIENT = ("InternalError", "InternalException", "ThrottlingException")
 
 
 class Fetcher:
     """One stream of this thing, over the agent's client. Use: fetch(...) for each file, then close()."""
+
+    OUTAGE_S = 3600  # how long a lost link is waited for
+    POLL_S = 1
 
     def __init__(self, agent: "Any", stream: str) -> None:
         """agent: has `client` and `thing_name`; the client may be replaced by a reconnect."""
@@ -85,11 +86,11 @@ class Fetcher:
 
     async def _wait_for_link(self, seconds: int) -> None:
         start = clock.ticks()
-        await asyncio.sleep(seconds * _POLL_S)
+        await asyncio.sleep(seconds * self.POLL_S)
         while not (self._agent.client and self._agent.client.connected):
-            if clock.elapsed_ms(start) > _OUTAGE_S * 1000:
-                raise UpdateError("transfer", "no link for %d s" % _OUTAGE_S)
-            await asyncio.sleep(_POLL_S)
+            if clock.elapsed_ms(start) > self.OUTAGE_S * 1000:
+                raise UpdateError("transfer", "no link for %d s" % self.OUTAGE_S)
+            await asyncio.sleep(self.POLL_S)
 
     async def _request(self, count: int) -> None:
         """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S."""

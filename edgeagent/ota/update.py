@@ -59,8 +59,7 @@ async def fetch(job: "Any", slots: Slots) -> str:
         verify.check(manifest, agent.port.facts(), agent.version, floor)
         if payload_size != manifest.size or blocks_size != 32 * manifest.blocks:
             raise UpdateError("size", "the job's sizes are not those of the artifact")
-        if not slots.ready(artifact):
-            await _fill(job, slots, fetcher, manifest, artifact)
+        await _fill(job, slots, fetcher, manifest, artifact)
         return str(manifest.version)
     except OSError as error:
         raise UpdateError("storage", str(error)) from None

@@ -46,7 +46,12 @@ class Writer:
         return hashlib.sha256(data).digest() == self._hashes[32 * number : 32 * number + 32]
 
     async def resume(self) -> int:
-        """Number of the first block to fetch: all before it are on flash and match their hashes. Yields per block."""
+        """Number of the first block to fetch: all before it are on flash and match their hashes. Yields per block.
+
+        What does not belong to the artifact is deleted: an application that ran from here may have left files, and a
+        stale module would shadow a new one.
+        """
+        self._tidy(self._folder, len(self._folder) + 1)
         present = 0
         for index, entry in enumerate(self._manifest.files):
             try:
@@ -66,6 +71,20 @@ class Writer:
             await asyncio.sleep(0)
         self._seek(number * _BLOCK)
         return number
+
+    def _tidy(self, folder: str, start: int) -> bool:
+        """Delete all but the artifact's files; True if any of those is below `folder`."""
+        wanted = False
+        for name in os.listdir(folder):
+            path = folder + "/" + name
+            if compat.is_dir(path):
+                keep = self._tidy(path, start)
+            else:
+                keep = path[start:] in [entry[0] for entry in self._manifest.files]
+            if not keep:
+                compat.remove_tree(path)
+            wanted = wanted or keep
+        return wanted
 
     def _spans(self, start: int, length: int) -> "Any":
         """(file index, offset in it, bytes) for each file that payload bytes start … start+length touch."""

@@ -76,17 +76,23 @@ class Front:
             return
         request_id = str(uuid.uuid4())
         try:
-            response = await self._answer(scope, receive, request_id)
-        except ClientGone:
-            return
+            request = HttpRequest.of(scope, receive)
+        except ApiError as error:
+            response, reusable = _failure(error), False
+        else:
+            try:
+                response = await self._answer(request, request_id)
+                reusable = await request.drain()
+            except ClientGone:
+                return
         response.headers["x-amzn-requestid"] = request_id
+        if not reusable:  # or the rest of the body would be taken for the next request
+            response.headers["connection"] = "close"
         await response.send(send, head=scope["method"] == "HEAD")
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> HttpResponse:
-        speaks_s3 = False
+    async def _answer(self, request: HttpRequest, request_id: str) -> HttpResponse:
+        speaks_s3 = _names_s3(request)
         try:
-            request = HttpRequest.of(scope, receive)
-            speaks_s3 = _names_s3(request)
             claim = self._verifier.claim(request.method, request.query, request.headers)
             if claim.service == "s3":
                 return await self._object(request, claim)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -16,6 +17,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_S = 300  # a body has to arrive within this time
+_DRAIN_S = 2  # so long, and so much, of an unwanted body is read before the connection is closed
+_DRAIN_BYTES = 8 * 1024 * 1024
 CHUNK = 65536  # bytes of a file sent at once
 
 
@@ -30,13 +33,14 @@ class TooLarge(ApiError):
         super().__init__("RequestEntityTooLargeException", f"The request body exceeds {limit} bytes", 413)
 
 
-@dataclass(frozen=True)
+@dataclass
 class HttpRequest:
     method: str
     path: str  # percent-encoded, as it came, without the query string
     query: list[tuple[str, str]]  # decoded, in order
     headers: dict[str, str]  # by lower-case name; repeated ones joined by commas
     receive: Receive
+    complete: bool = True  # no more of the body is to come
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> HttpRequest:
@@ -50,7 +54,8 @@ class HttpRequest:
             query = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=200)
         except ValueError:
             raise ApiError("InvalidRequestException", "The query string is not acceptable", 400) from None
-        return cls(scope["method"], path, query, headers, receive)
+        bodiless = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        return cls(scope["method"], path, query, headers, receive, bodiless)
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body in pieces. Raises TooLarge beyond `limit` bytes, ApiError 408 after BODY_S, ClientGone."""
@@ -75,6 +80,20 @@ class HttpRequest:
             if piece:
                 yield piece
             more = bool(message.get("more_body", False))
+            self.complete = not more
+
+    async def drain(self) -> bool:
+        """Take what is left of a body that is not wanted, within reason; False if more is to come.
+
+        A client that is still sending would lose our answer if we closed on it. One that asked whether to send at all
+        (Expect: 100-continue) is not: it waits for the answer.
+        """
+        if not self.complete and "expect" not in self.headers:
+            with contextlib.suppress(ApiError, TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    async for _ in self.chunks(_DRAIN_BYTES):
+                        pass
+        return self.complete
 
     async def body(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes (see `chunks`)."""

@@ -134,7 +134,7 @@ class S3:
     def _list(self, bucket: str, query: dict[str, str]) -> HttpResponse:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         limit = query.get("max-keys", str(_PAGE))
-        if not limit.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,9}", limit):
             raise ApiError("InvalidArgument", "max-keys must be a whole number", 400)
         limit_n = min(int(limit), _PAGE)
         token = query.get("continuation-token")

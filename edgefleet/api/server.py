@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 
 _BACKLOG = 256
-_GRACE_S = 3  # requests under way may finish at a stop
+_GRACE_S = 1  # requests under way may finish at a stop
 _KEEP_ALIVE_S = 30
 
 

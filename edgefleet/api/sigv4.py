@@ -180,7 +180,11 @@ def _from_query(values: Mapping[str, str]) -> Claim:
         raise _incomplete("The presigned URL is not a complete AWS4-HMAC-SHA256 signature")
     signed = tuple(values.get("X-Amz-SignedHeaders", "").lower().split(";"))
     date = values.get("X-Amz-Date", "")
-    return Claim(scope["key"], scope["day"], scope["region"], scope["service"], date, signed, signature, UNSIGNED, True)
+    # S3 presigns without the body's hash; other services sign that of an empty body.
+    content_hash = UNSIGNED if scope["service"] == "s3" else None
+    return Claim(
+        scope["key"], scope["day"], scope["region"], scope["service"], date, signed, signature, content_hash, True
+    )
 
 
 def _check_date(claim: Claim, query: Mapping[str, str]) -> None:
@@ -193,7 +197,7 @@ def _check_date(claim: Claim, query: Mapping[str, str]) -> None:
     now = time.time()
     if claim.presigned:
         given = query.get("X-Amz-Expires", "")
-        if not given.isdecimal() or not 1 <= int(given) <= PRESIGNED_MAX_S:
+        if not re.fullmatch(r"[0-9]{1,7}", given) or not 1 <= int(given) <= PRESIGNED_MAX_S:
             raise ApiError("AuthorizationQueryParametersError", f"X-Amz-Expires must be 1 to {PRESIGNED_MAX_S}", 400)
         if now > signed_at + int(given) or now < signed_at - SKEW_S:
             raise ApiError("AccessDenied", "Request has expired", 403)

@@ -38,6 +38,31 @@ class Index:
         self.refresh(tx, names)
         return len(names)
 
+    def search(self, tx: Tx, query: Node, after: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """(name, document) of the matching things whose name is above `after`, by name."""
+        matching, parameters = planner.plan(query)
+        rows = tx.all(
+            f"{matching} SELECT thing_name, document FROM index_things WHERE id IN (SELECT thing FROM matching)"  # noqa: S608
+            " AND thing_name > ? ORDER BY thing_name LIMIT ?",
+            (*parameters, after, limit),
+        )
+        return [(row["thing_name"], json.loads(row["document"])) for row in rows]
+
+    def count(self, tx: Tx, query: Node) -> int:
+        """How many things match."""
+        matching, parameters = planner.plan(query)
+        return int(tx.value(f"{matching} SELECT count(DISTINCT thing) FROM matching", parameters))  # noqa: S608
+
+    def terms_of(self, tx: Tx, query: Node, field: str) -> list[Term]:
+        """All values of a field among the matching things."""
+        matching, parameters = planner.plan(query)
+        rows = tx.all(
+            f"{matching} SELECT field, value, shown, number, kind, anywhere FROM index_terms"  # noqa: S608
+            " WHERE field = ? AND thing IN (SELECT thing FROM matching)",
+            (*parameters, field),
+        )
+        return [_term(row) for row in rows]
+
 
 def store(tx: Tx, name: str, document: dict[str, Any], terms: Iterable[Term]) -> None:
     """Write the entry of a thing, touching only the terms that differ: a report of one value costs one row or two."""
@@ -58,34 +83,6 @@ def store(tx: Tx, name: str, document: dict[str, Any], terms: Iterable[Term]) ->
         "INSERT INTO index_terms (thing, field, value, shown, number, kind, anywhere) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(thing, *one) for one in wanted - present],
     )
-
-
-def search(tx: Tx, query: Node, after: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    """(name, document) of the matching things whose name is above `after`, by name."""
-    matching, parameters = planner.plan(query)
-    rows = tx.all(
-        f"{matching} SELECT thing_name, document FROM index_things WHERE id IN (SELECT thing FROM matching)"
-        " AND thing_name > ? ORDER BY thing_name LIMIT ?",
-        (*parameters, after, limit),
-    )
-    return [(row["thing_name"], json.loads(row["document"])) for row in rows]
-
-
-def count(tx: Tx, query: Node) -> int:
-    """How many things match."""
-    matching, parameters = planner.plan(query)
-    return int(tx.value(f"{matching} SELECT count(DISTINCT thing) FROM matching", parameters))
-
-
-def terms_of(tx: Tx, query: Node, field: str) -> list[Term]:
-    """All values of a field among the matching things."""
-    matching, parameters = planner.plan(query)
-    rows = tx.all(
-        f"{matching} SELECT field, value, shown, number, kind, anywhere FROM index_terms"
-        " WHERE field = ? AND thing IN (SELECT thing FROM matching)",
-        (*parameters, field),
-    )
-    return [_term(row) for row in rows]
 
 
 def _term(row: sqlite3.Row) -> Term:

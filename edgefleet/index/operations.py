@@ -13,8 +13,10 @@ from typing import Any
 
 from edgefleet import paging
 from edgefleet.errors import ApiError, invalid, not_found
-from edgefleet.index import aggregation, documents, index, query
+from edgefleet.index import aggregation, documents, query
+from edgefleet.index.index import Index
 from edgefleet.index.query import Node
+from edgefleet.index.values import Term
 from edgefleet.registry import things
 from edgefleet.store import Tx
 
@@ -43,12 +45,17 @@ _MANAGED_ALIASES = {"registry.thingTypeName": "thingTypeName", "registry.thingGr
 
 
 class IndexOperations:
+    """index: the one that the store's transactions keep up to date."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
     def search_index(self, tx: Tx, *, queryString: str, indexName: str | None = None, nextToken: str | None = None,
                      maxResults: int | None = None, queryVersion: str | None = None) -> dict[str, Any]:  # fmt: skip
         node = _query(queryString, indexName, queryVersion)
         count = DEFAULT_PAGE if maxResults is None else paging.limit(maxResults, MAX_PAGE)
         after = paging.decode(nextToken, str)
-        found = index.search(tx, node, after[0] if after else "", count + 1)
+        found = self._index.search(tx, node, after[0] if after else "", count + 1)
         page: dict[str, Any] = {"things": [document for _, document in found[:count]]}
         if len(found) > count:
             page["nextToken"] = paging.encode(found[count - 1][0])
@@ -57,14 +64,14 @@ class IndexOperations:
     def get_statistics(self, tx: Tx, *, queryString: str, indexName: str | None = None,
                        aggregationField: str | None = None,
                        queryVersion: str | None = None) -> dict[str, Any]:  # fmt: skip
-        terms = _aggregated(tx, queryString, indexName, aggregationField, queryVersion)
+        terms = self._aggregated(tx, queryString, indexName, aggregationField, queryVersion)
         return {"statistics": aggregation.statistics(terms)}
 
     def get_cardinality(self, tx: Tx, *, queryString: str, indexName: str | None = None,
                         aggregationField: str | None = None,
                         queryVersion: str | None = None) -> dict[str, Any]:  # fmt: skip
         """Exact, where the service approximates."""
-        terms = _aggregated(tx, queryString, indexName, aggregationField, queryVersion)
+        terms = self._aggregated(tx, queryString, indexName, aggregationField, queryVersion)
         return {"cardinality": len({(one.value, one.kind) for one in terms})}
 
     def get_percentiles(self, tx: Tx, *, queryString: str, indexName: str | None = None,
@@ -73,7 +80,7 @@ class IndexOperations:
         wanted = aggregation.DEFAULT_PERCENTS if percents is None else percents
         if not all(math.isfinite(one) and 0 <= one <= 100 for one in wanted):
             raise invalid("percents must be between 0 and 100")
-        terms = _aggregated(tx, queryString, indexName, aggregationField, queryVersion)
+        terms = self._aggregated(tx, queryString, indexName, aggregationField, queryVersion)
         return {"percentiles": aggregation.percentiles(terms, wanted)}
 
     def get_buckets_aggregation(self, tx: Tx, *, queryString: str, aggregationField: str,
@@ -85,8 +92,8 @@ class IndexOperations:
         most = kind.get("maxBuckets", DEFAULT_BUCKETS)
         if not 1 <= most <= MAX_BUCKETS:
             raise invalid(f"maxBuckets must be between 1 and {MAX_BUCKETS}, not {most}")
-        terms = _aggregated(tx, queryString, indexName, aggregationField, queryVersion)
-        total = index.count(tx, _query(queryString, indexName, queryVersion))
+        terms = self._aggregated(tx, queryString, indexName, aggregationField, queryVersion)
+        total = self._index.count(tx, _query(queryString, indexName, queryVersion))
         return {"totalCount": total, "buckets": aggregation.buckets(terms, most)}
 
     def describe_index(self, tx: Tx, *, indexName: str) -> dict[str, Any]:
@@ -128,6 +135,15 @@ class IndexOperations:
                 shown["sourceIp"], shown["sourcePort"] = row["source_ip"], row["source_port"]
         return shown
 
+    def _aggregated(self, tx: Tx, text: str, index_name: str | None, field: str | None,
+                    version: str | None) -> list[Term]:  # fmt: skip
+        """The values of the aggregation field. Any indexed field will do, where the service wants it declared first."""
+        node = _query(text, index_name, version)
+        field = _MANAGED_ALIASES.get(field, field) if field is not None else "registry.version"
+        if not _AGGREGATED_ONLY.fullmatch(field) and not query.is_indexed(field):
+            raise ApiError("InvalidAggregationException", f"The field '{field[:100]}' is not indexed", 400)
+        return self._index.terms_of(tx, node, field)
+
 
 def _query(text: str, index_name: str | None, version: str | None) -> Node:
     if index_name is not None:
@@ -142,12 +158,3 @@ def _query(text: str, index_name: str | None, version: str | None) -> Node:
 def _check_index(name: str) -> None:
     if name != INDEX:
         raise not_found(f"Index {name} does not exist")
-
-
-def _aggregated(tx: Tx, text: str, index_name: str | None, field: str | None, version: str | None) -> list[Any]:
-    """The values of the aggregation field. Any indexed field will do, where the service wants it declared first."""
-    node = _query(text, index_name, version)
-    field = _MANAGED_ALIASES.get(field, field) if field is not None else "registry.version"
-    if not _AGGREGATED_ONLY.fullmatch(field) and not query.is_indexed(field):
-        raise ApiError("InvalidAggregationException", f"The field '{field[:100]}' is not indexed", 400)
-    return index.terms_of(tx, node, field)

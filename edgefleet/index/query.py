@@ -104,20 +104,22 @@ def parse(text: str) -> Node:
     if len(text) > MAX_QUERY:
         raise bad_query(f"The query has {len(text)} characters; the limit is {MAX_QUERY}")
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise bad_query("The query is not valid Unicode") from None
+    try:
         tree: Any = _parser().parse(text)
     except UnexpectedInput as error:
         raise bad_query(_explain(error, text)) from None
-    terms = leaves(tree)
-    if len(terms) > MAX_TERMS:
-        raise bad_query(f"The query has {len(terms)} terms; the limit is {MAX_TERMS}")
+    terms = _limited(tree)
     if sum(1 for one in terms if isinstance(one, Like) and not isinstance(one.parts[0], str)) > 1:
         raise bad_query("Only one term of a query may begin with a wildcard")
     node: Node = tree
     return node
 
 
-def leaves(node: Node) -> list[Leaf]:
-    """All terms of a tree, without recursion: it may still be too large."""
+def _limited(node: Node) -> list[Leaf]:
+    """All terms of a tree, unless they are too many. Without recursion: the tree is not known to be flat before."""
     found: list[Leaf] = []
     stack = [node]
     while stack:
@@ -128,6 +130,8 @@ def leaves(node: Node) -> list[Leaf]:
             stack.append(one.node)
         else:
             found.append(one)
+    if len(found) > MAX_TERMS:
+        raise bad_query(f"The query has {len(found)} terms; the limit is {MAX_TERMS}")
     return found
 
 
@@ -176,6 +180,7 @@ class _Builder(Transformer[Token, Any]):
         return node.node if isinstance(node, Not) else Not(node)
 
     def field_value(self, children: list[Any]) -> Node:
+        _limited(children[1])
         return _with_field(children[1], _field(children[0]))
 
     def anywhere(self, nodes: list[Node]) -> Node:

@@ -10,7 +10,7 @@ from edgefleet.errors import invalid
 from edgefleet.registry import authorizer, certificates, listing, policies, things
 from edgefleet.registry.listing import with_token
 from edgefleet.registry.policies import Applied, Target
-from edgefleet.registry.policy_language import Decision
+from edgefleet.registry.policy_language import Bound, Decision
 from edgefleet.store import Tx
 
 # TestAuthorization's actionType -> (policy action, kind of resource).
@@ -38,9 +38,7 @@ class PolicyOperations:
         policies.delete(tx, policyName)
         return {}
 
-    def list_policies(
-        self, tx: Tx, *, marker: str | None = None, pageSize: int | None = None, ascendingOrder: bool = False
-    ) -> dict[str, Any]:
+    def list_policies(self, tx: Tx, *, marker: str | None = None, pageSize: int | None = None) -> dict[str, Any]:
         rows, token = listing.page(
             tx, "SELECT name FROM policies WHERE 1", [], "name", marker, pageSize, size_name="pageSize"
         )
@@ -127,7 +125,6 @@ class PolicyOperations:
         principal: str,
         marker: str | None = None,
         pageSize: int | None = None,
-        ascendingOrder: bool = False,
     ) -> dict[str, Any]:
         target = names.arn(f"cert/{names.resource(principal, 'cert')}")
         return self.list_attached_policies(tx, target=target, marker=marker, pageSize=pageSize)
@@ -146,7 +143,6 @@ class PolicyOperations:
         policyName: str,
         marker: str | None = None,
         pageSize: int | None = None,
-        ascendingOrder: bool = False,
     ) -> dict[str, Any]:
         policies.require(tx, policyName)
         found = [target.arn for target in policies.targets(tx, policyName) if target.kind == "cert"]
@@ -204,7 +200,7 @@ class PolicyOperations:
         }
 
 
-def _auth_result(bound: authorizer.Bound, info: dict[str, Any], resource: str) -> dict[str, Any]:
+def _auth_result(bound: Bound, info: dict[str, Any], resource: str) -> dict[str, Any]:
     action = _ACTIONS.get(info.get("actionType", ""))
     if action is None:
         raise invalid(f"authInfos: actionType must be one of {', '.join(_ACTIONS)}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import unicodedata
 from typing import Any
 
 from edgefleet import names, paging
@@ -126,6 +127,8 @@ def _existing(tx: Tx, stream_id: str) -> sqlite3.Row:
 def _description(text: str | None) -> str | None:
     if text is not None and len(text) > MAX_DESCRIPTION:
         raise invalid(f"description must have at most {MAX_DESCRIPTION} characters, not {len(text)}")
+    if text is not None and any(unicodedata.category(character)[0] == "C" for character in text):
+        raise invalid("description must not contain control characters")
     return text
 
 

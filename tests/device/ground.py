@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgefleet import bootstrap, names, pki
+from edgeagent import topics
+from edgefleet import names, pki
 from edgefleet.artifacts.objects import Objects
 from edgefleet.artifacts.uploads import BUCKET, Uploads
 from edgefleet.broker import Broker, ConnectionRef
@@ -28,6 +29,21 @@ from edgefleet.store import Store, Tx
 
 T = TypeVar("T")
 WAIT_S = 15.0
+POLICY = "device"
+
+
+def _policy() -> dict[str, Any]:
+    own = "${iot:Connection.Thing.ThingName}"
+    spaces = [f"{topics.THINGS}{own}/*", f"$aws/rules/{topics.UPLOAD_RULE}/{own}/*"]
+    resources = [names.arn(f"{kind}/{space}") for kind in ("topic", "topicfilter") for space in spaces]
+    actions = ["iot:Publish", "iot:Receive", "iot:Subscribe"]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": names.arn(f"client/{own}")},
+            {"Effect": "Allow", "Action": actions, "Resource": resources},
+        ],
+    }
 
 
 class Ground:
@@ -46,15 +62,15 @@ class Ground:
         self.requests: list[str] = []
         self.port = 0
         self._broker: Broker | None = None
-        self.commit(
-            lambda tx: policies.create(tx, bootstrap.DEVICE_POLICY, json.dumps(bootstrap.device_policy())), quiet=True
-        )
+        self.commit(lambda tx: policies.create(tx, POLICY, json.dumps(_policy())), quiet=True)
 
     async def start(self) -> None:
         """Listen; after `stop`, on the same port as before."""
-        certificate, key = bootstrap.server_certificate(
-            self.authority, self.folder / "server", ["127.0.0.1", "localhost"]
-        )
+        certificate, key = self.folder / "server.pem", self.folder / "server.key"
+        if not certificate.exists():
+            pems = self.authority.issue_server(["127.0.0.1", "localhost"])
+            certificate.write_text(pems[0])
+            key.write_text(pems[1])
         self._broker = Broker(self.store, self.authorizer, self._reserved)
         context = pki.server_context(certificate, key, self.ca)
         self.port = await self._broker.start("127.0.0.1", self.port, context)
@@ -89,7 +105,7 @@ class Ground:
             identity = certificates.register(tx, certificate, "ACTIVE")
             certificates.attach(tx, thing, identity)
             target = policies.parse_target(names.arn(f"cert/{identity}"))
-            policies.attach(tx, bootstrap.DEVICE_POLICY, target)
+            policies.attach(tx, POLICY, target)
 
         self.commit(work)
         return {

@@ -34,7 +34,7 @@ class Runtime(NamedTuple):
 
 RUNTIMES = [
     Runtime("cpython", [sys.executable], der=False),
-    Runtime("micropython", [MICROPYTHON, "-X", "heapsize=80k"], der=True),
+    Runtime("micropython", [MICROPYTHON, "-X", "heapsize=128k"], der=True),
 ]
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from edgefleet import names
+from edgefleet import names, paging
 from edgefleet.artifacts.objects import Objects
 from edgefleet.errors import ApiError
 from edgefleet.jobs import lifecycle
@@ -69,6 +69,7 @@ def test_a_job_reaches_the_things_of_groups_and_child_groups_once(world, call):
         ({"targets": []}, "InvalidRequestException"),
         ({"targets": ["t1"]}, "InvalidRequestException"),
         ({"document": "{"}, "InvalidRequestException"),
+        ({"document": '{"a":"\ud800"}'}, "InvalidRequestException"),
         ({"document": '{"a":NaN}'}, "InvalidRequestException"),
         ({"document": "[" * 32000}, "InvalidRequestException"),
         ({"document": '"' + "x" * 32768 + '"'}, "LimitExceededException"),
@@ -335,7 +336,9 @@ def test_executions_of_a_thing_are_listed_newest_first(world, call):
     assert failed["jobExecutionSummary"]["status"] == "FAILED"
 
 
-@pytest.mark.parametrize("token", ["", "x", "ä", "W10", "W3RydWVd", "A" * 3000])
+@pytest.mark.parametrize(
+    "token", ["", "x", "ä", "W10", "W3RydWVd", "A" * 3000, paging.encode(1 << 70), paging.encode("\ud800")]
+)
 def test_a_foreign_token_is_refused(call, token):
     with pytest.raises(ApiError) as error:
         call("list_jobs", nextToken=token)

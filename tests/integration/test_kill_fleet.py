@@ -58,7 +58,9 @@ class Workload:
                 name = f"t-{self._generation}-{n}"
                 self._judge.iot.create_thing(thingName=name, attributePayload={"attributes": {"n": str(n)}})
                 self.things.append(name)
-                self._judge.iot.create_job(jobId=f"j-{self._generation}-{n}", targets=[arn], document=json.dumps({"n": n}))
+                self._judge.iot.create_job(
+                    jobId=f"j-{self._generation}-{n}", targets=[arn], document=json.dumps({"n": n})
+                )
                 self.jobs.append(f"j-{self._generation}-{n}")
                 n += 1
         except Exception:  # the kill: whatever the client makes of a dead server

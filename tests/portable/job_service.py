@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Jobs service in memory, by the rules of aws-iot-protocol.md sections 3.5 to 3.9, and a device that can lose power.
+"""The Jobs service in memory, by aws-iot-protocol.md sections 3.5 to 3.9, and a device that can lose power.
 
 Used by tests on both runtimes; the tests in tests/device run the same agent against the real broker.
 """

@@ -5,7 +5,7 @@
 import asyncio
 import unittest
 
-import edgeagent.mqtt.client as client_module
+import edgeagent.mqtt.reader as reader_module
 from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError, Refused, TransportError
 from tests.portable.wire import Server, outcome, play
@@ -360,7 +360,7 @@ class Receiving(Limits):
             run = await server.accept()
             told = []
             server.client.oversized.append(lambda topic, size: told.append(size))
-            client_module.bytearray = Full
+            reader_module.bytearray = Full
             server.send(PUBLISH_A_QOS1)
             self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
             self.assertEqual(told, [6])
@@ -369,7 +369,7 @@ class Receiving(Limits):
         try:
             play(scenario())
         finally:
-            del client_module.bytearray
+            del reader_module.bytearray
 
     def test_what_no_server_may_send_ends_the_link(self):
         for data in (
@@ -504,6 +504,19 @@ class Closing(Limits):
             self.assertEqual(await server.receive(), (0xE0, b""))
             self.assertTrue(server.far.closed)
             self.assertIsInstance(await run, TransportError)
+
+        play(scenario())
+
+    def test_a_server_that_closes_at_disconnect_does_not_become_the_reason(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(server.client.close())
+            await server.receive()
+            await server.end.wait_closed()
+            await closing
+            self.assertEqual(str(await run), "closed")
 
         play(scenario())
 

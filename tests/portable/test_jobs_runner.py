@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One execution at a time, exactly one terminal status, over lost links, resets and power cuts at every file operation."""
+"""One execution at a time and one terminal status, over lost links, resets, power cuts at every file operation."""
 
 import asyncio
 import json

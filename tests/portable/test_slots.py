@@ -85,13 +85,11 @@ class Filling(Case):
         fill(self.slots, A1, "2.0.0")
         self.assertEqual(contents(self.root + "/a"), before)
 
-    def test_slot_is_ready_only_for_its_artifact_and_when_complete(self):
+    def test_complete_slot_that_is_prepared_again_is_incomplete_until_it_was_checked(self):
         self.factory()
-        put(self.slots.prepare(A1), b"x")
-        self.assertFalse(self.slots.ready(A1))
-        self.slots.complete(A1, "2.0.0", 0)
-        self.assertTrue(self.slots.ready(A1))
-        self.assertFalse(self.slots.ready(A2))
+        fill(self.slots, A1, "2.0.0")
+        self.assertEqual(len(contents(self.slots.prepare(A1))), 2)
+        self.refused("slot", self.slots.activate, "2.0.0", "job/1", 60)
 
 
 class Activating(Case):
@@ -195,7 +193,6 @@ class Damage(Case):
         self.factory()
         fill(self.slots, A1, "2.0.0")
         damage(self.root + "/b.json")
-        self.assertFalse(self.slots.ready(A1))
         self.refused("slot", self.slots.activate, "2.0.0", "job/1", 60)
 
     def test_lost_active_slot_falls_back_to_the_other_complete_one(self):
