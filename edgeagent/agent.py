@@ -15,18 +15,15 @@
 """
 
 import asyncio
-import binascii
 import gc
 import os
-import sys
 
 from edgeagent import __version__, clock, compat, log
 from edgeagent.attributes import Attributes
 from edgeagent.compat import const
 from edgeagent.config import Config, load
-from edgeagent.errors import AgentError, ConfigError, Refused, TransportError
-from edgeagent.identity import Identity
-from edgeagent.jobs.registry import Handlers
+from edgeagent.errors import AgentError, Refused, TransportError
+from edgeagent.jobs.registry import Handlers, unload
 from edgeagent.jobs.runner import Runner
 from edgeagent.mqtt.backoff import Backoff
 from edgeagent.mqtt.client import Client
@@ -69,7 +66,6 @@ class Agent:
         self.attributes = Attributes()
         self.attributes.set(**self.facts())
         self.attributes.set(**config.attributes)
-        self._identity = Identity(self.port.state_dir, self.port.pem)
         self._checks: "list[Any]" = []
         self._down = asyncio.Event()
         self._dog: "Any" = None
@@ -197,11 +193,29 @@ class Agent:
 
     # --- one session
 
-    def _credentials(self) -> "tuple[str, str, str] | None":
+    async def identify(self) -> "tuple[str, str, str]":
+        """(thing name, certificate path, key path): configured, stored, or got by claim and stored. Raises AgentError.
+
+        What it needs is loaded for it, and dropped on boards after it.
+        """
         config = self.config
         if config.thing_name and config.certificate and config.key:
             return config.thing_name, config.certificate, config.key
-        return self._identity.load()
+        from edgeagent.identity import Identity
+
+        identity = Identity(self.port.state_dir, self.port.pem)
+        found = identity.load()
+        if found is None:
+            from edgeagent.onboard import onboard
+
+            await onboard(config, self.port, identity, self._client)
+            found = identity.load()
+            if found is None:
+                raise TransportError("the new identity cannot be read back")
+            del onboard
+        del identity, Identity
+        unload(["edgeagent.onboard", "edgeagent.provisioning", "edgeagent.identity"])
+        return found
 
     def _client(self, client_id: str, certificate: str, key: str) -> Client:
         config = self.config
@@ -217,11 +231,9 @@ class Agent:
         """Connect, serve until the link ends, close. Raises AgentError."""
         self._dog.feed()
         gc.collect()
-        identity = self._credentials()
-        if identity is None:
-            identity = await self.provision()
-            self._dog.feed()
         if self.client is None:
+            identity = await self.identify()
+            self._dog.feed()
             self.thing_name = identity[0]
             self.client = self._client(*identity)
             self.requests = Requests(self.client)
@@ -275,34 +287,3 @@ class Agent:
         finally:
             self.connected.clear()
             self._down.set()
-
-    async def provision(self) -> "tuple[str, str, str]":
-        """Get an identity by claim and store it; (thing name, certificate path, key path). Raises AgentError."""
-        claim = self.config.claim
-        if claim is None:
-            raise ConfigError("claim", "is missing and there is no identity")
-        from edgeagent import provisioning
-
-        client = self._client("claim-" + binascii.hexlify(os.urandom(6)).decode(), claim["certificate"], claim["key"])
-        await client.connect()
-        reader = asyncio.create_task(self._read(client))
-        try:
-            answer = await provisioning.provision(Requests(client), self.port, claim)
-        finally:
-            # The claim session ends before the device's own begins: a board has room for one (micropython.md, 5).
-            await client.close()
-            reader.cancel()
-        try:
-            self._identity.store(answer["thingName"], answer["certificatePem"], answer["privateKey"])
-        except OSError as error:
-            raise TransportError("identity cannot be stored: " + compat.exc_text(error)) from None
-        log.info("agent", "provisioned as %s", answer["thingName"])
-        del provisioning, answer, client
-        if compat.MICROPYTHON:
-            del sys.modules["edgeagent.provisioning"]
-            delattr(sys.modules["edgeagent"], "provisioning")
-        gc.collect()
-        stored = self._identity.load()
-        if stored is None:
-            raise ConfigError("identity", "could not be read back")
-        return stored

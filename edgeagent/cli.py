@@ -77,11 +77,7 @@ def _known_identity(config: Config, port: LinuxPort) -> tuple[str, str, str] | N
 def _provision(options: argparse.Namespace) -> int:
     from edgeagent.agent import Agent
 
-    agent = Agent.from_file(options.config)
-    identity = _known_identity(agent.config, agent.port)
-    if identity is None:
-        identity = asyncio.run(agent.provision())
-    print(identity[0])
+    print(asyncio.run(Agent.from_file(options.config).identify())[0])
     return 0
 
 

@@ -22,6 +22,7 @@ Paths are relative to the folder of agent.json.
 import json
 
 from edgeagent import compat, log
+from edgeagent.compat import const
 from edgeagent.errors import ConfigError
 
 try:
@@ -50,6 +51,7 @@ class LIMITS:
 
 
 _LEVELS = {"debug": log.DEBUG, "info": log.INFO, "warning": log.WARNING, "error": log.ERROR}
+_TEXT_CHARS = const(512)
 
 
 class Config:
@@ -57,87 +59,78 @@ class Config:
 
     def __init__(self, data: "dict[str, Any]", folder: str = "", source: str = "agent.json") -> None:
         """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
-        self._source = source
+        self._where = source
         self._folder = folder
         if not isinstance(data, dict):
             raise ConfigError(source, "must hold a JSON object")
-        self.endpoint = str(self._text(data, "endpoint", required=True))
-        self.port = self._int(data, "port", 8883, 1, 65535)
-        self.server_hostname = str(self._text(data, "server_hostname") or self.endpoint)
-        self.ca = str(self._path(data, "ca", required=True))
-        self.state_dir = self._path(data, "state_dir")
-        self.slots_dir = self._path(data, "slots_dir")
-        self.application = str(self._text(data, "application") or "app")
-        self.trust = self._path(data, "trust")
-        self.thing_name = self._text(data, "thing_name")
-        self.certificate = self._path(data, "certificate")
-        self.key = self._path(data, "key")
-        self.keepalive = self._int(data, "keepalive", 60, 30, 1200)
-        self.confirm_within = self._int(data, "confirm_within", 120, 10, 3600)
-        level = self._text(data, "log_level") or "info"
-        if level not in _LEVELS:
-            raise self._error("log_level", "must be one of debug, info, warning, error")
+        text, path, whole = self._text, self._path, self._whole
+        self.endpoint = text(data, "endpoint", True)
+        self.port = whole(data, "port", 8883, 1, 65535)
+        self.server_hostname = text(data, "server_hostname") or self.endpoint
+        self.ca = path(data, "ca", True)
+        self.state_dir = path(data, "state_dir")
+        self.slots_dir = path(data, "slots_dir")
+        self.application = text(data, "application") or "app"
+        self.trust = path(data, "trust")
+        self.thing_name = text(data, "thing_name")
+        self.certificate = path(data, "certificate")
+        self.key = path(data, "key")
+        self.keepalive = whole(data, "keepalive", 60, 30, 1200)
+        self.confirm_within = whole(data, "confirm_within", 120, 10, 3600)
+        level = text(data, "log_level") or "info"
+        self._need(level in _LEVELS, "log_level", "must be debug, info, warning or error")
         self.log_level = _LEVELS[level]
-        self.claim = self._claim(data)
-        self.attributes = self._attributes(data)
-        if self.claim is None and not (self.thing_name and self.certificate and self.key):
-            raise self._error("claim", "is missing; give it, or thing_name, certificate and key")
+        self.attributes = self._object(data, "attributes", (str, int, float, bool))  # a bool is no int on MicroPython
+        self.claim: "dict[str, Any] | None" = None
+        if data.get("claim") is not None:
+            self.claim = self._claim(self._object(data, "claim", object))
+        elif not (self.thing_name and self.certificate and self.key):
+            self._need(False, "claim", "is missing; give it, or thing_name, certificate and key")
 
-    def _error(self, field: str, problem: str) -> ConfigError:
-        return ConfigError("%s: %s" % (self._source, field), problem)
-
-    def _text(self, data: "dict[str, Any]", field: str, required: bool = False, where: str = "") -> "str | None":
-        value = data.get(field)
-        if value is None:
-            if required:
-                raise self._error(where + field, "is missing")
-            return None
-        if not isinstance(value, str) or not value or len(value) > 512:
-            raise self._error(where + field, "must be text of 1 to 512 characters")
-        return value
-
-    def _path(self, data: "dict[str, Any]", field: str, required: bool = False, where: str = "") -> "str | None":
-        value = self._text(data, field, required, where)
-        if value is None or value[0] == "/" or not self._folder:
-            return value
-        return self._folder + "/" + value
-
-    def _int(self, data: "dict[str, Any]", field: str, default: int, low: int, high: int) -> int:
-        value = data.get(field, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._error(field, "must be a whole number from %d to %d" % (low, high))
-        return value
-
-    def _claim(self, data: "dict[str, Any]") -> "dict[str, Any] | None":
-        claim = data.get("claim")
-        if claim is None:
-            return None
-        if not isinstance(claim, dict):
-            raise self._error("claim", "must be an object")
-        parameters = claim.get("parameters", {})
-        if not isinstance(parameters, dict):
-            raise self._error("claim.parameters", "must be an object of text")
-        for name in parameters:
-            if not isinstance(parameters[name], str):
-                raise self._error("claim.parameters." + name, "must be text")
-        if not isinstance(claim.get("csr", False), bool):
-            raise self._error("claim.csr", "must be true or false")
+    def _claim(self, claim: "dict[str, Any]") -> "dict[str, Any]":
+        self._where += ": claim"
+        self._need(isinstance(claim.get("csr", False), bool), "csr", "must be true or false")
         return {
-            "certificate": self._path(claim, "certificate", True, "claim."),
-            "key": self._path(claim, "key", True, "claim."),
-            "template": self._text(claim, "template", True, "claim."),
-            "parameters": parameters,
+            "certificate": self._path(claim, "certificate", True),
+            "key": self._path(claim, "key", True),
+            "template": self._text(claim, "template", True),
+            "parameters": self._object(claim, "parameters", str),
             "csr": claim.get("csr", False),
         }
 
-    def _attributes(self, data: "dict[str, Any]") -> "dict[str, Any]":
-        attributes = data.get("attributes", {})
-        if not isinstance(attributes, dict):
-            raise self._error("attributes", "must be an object")
-        for name in attributes:
-            if not isinstance(attributes[name], (str, int, float, bool)):
-                raise self._error("attributes." + name, "must be text, a number, true or false")
-        return attributes
+    def _need(self, condition: object, field: str, problem: str) -> None:
+        if not condition:
+            raise ConfigError("%s: %s" % (self._where, field), problem)
+
+    def _text(self, data: "dict[str, Any]", field: str, required: bool = False) -> "Any":
+        value = data.get(field)
+        if value is None:
+            self._need(not required, field, "is missing")
+        else:
+            good = isinstance(value, str) and 0 < len(value) <= _TEXT_CHARS
+            self._need(good, field, "must be text of 1 to %d characters" % _TEXT_CHARS)
+        return value
+
+    def _path(self, data: "dict[str, Any]", field: str, required: bool = False) -> "Any":
+        value = self._text(data, field, required)
+        return value if not value or value[0] == "/" or not self._folder else self._folder + "/" + value
+
+    def _whole(self, data: "dict[str, Any]", field: str, default: int, low: int, high: int) -> int:
+        value = data.get(field, default)
+        good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        self._need(good, field, "must be a whole number from %d to %d" % (low, high))
+        return int(value)
+
+    def _object(self, data: "dict[str, Any]", field: str, kind: "Any") -> "dict[str, Any]":
+        value = data.get(field, {})
+        self._need(isinstance(value, dict), field, "must be an object")
+        for name in value:
+            self._need(
+                isinstance(value[name], kind),
+                field + "." + name,
+                "must be text" + ("" if kind is str else ", a number, true or false"),
+            )
+        return dict(value)
 
 
 def load(path: str) -> Config:

@@ -63,9 +63,9 @@ def _of_site(args: argparse.Namespace, service: str) -> Any:
     profile = args.profile or PROFILE
     settings = _profile(folder / "config", f"profile {profile}")
     keys = _profile(folder / "credentials", profile)
-    core = botocore.session.Session()
-    core.set_config_variable("config_file", os.devnull)
-    core.set_config_variable("credentials_file", os.devnull)
+    core = botocore.session.Session(profile=profile)
+    core.set_config_variable("config_file", str(folder / "config"))
+    core.set_config_variable("credentials_file", str(folder / "credentials"))
     session: Any = boto3.Session(
         aws_access_key_id=keys.get("aws_access_key_id"),
         aws_secret_access_key=keys.get("aws_secret_access_key"),
@@ -115,15 +115,18 @@ def download(args: argparse.Namespace, url: str) -> bytes:
     """GET a presigned https link that the service gave us. Raises FleetError."""
     from botocore.awsrequest import AWSRequest
     from botocore.httpsession import URLLib3Session
+    from botocore.utils import get_environ_proxies
 
     if not url.startswith("https://"):
         raise FleetError(f"the service gave a link that is not https: {url[:100]}")
     own_site = args.data is not None or not (args.profile or args.endpoint_url)
     verify: Any = True
+    proxies = get_environ_proxies(url)
     if own_site:
+        proxies = {}
         settings = _profile(data_folder(args.data) / "aws" / "config", f"profile {args.profile or PROFILE}")
         verify = settings.get("ca_bundle", True)
-    response = URLLib3Session(verify=verify).send(AWSRequest("GET", url).prepare())
+    response = URLLib3Session(verify=verify, proxies=proxies).send(AWSRequest("GET", url).prepare())
     if response.status_code != 200:
         raise FleetError(f"a report could not be fetched: HTTP {response.status_code}")
     return bytes(response.content)

@@ -54,6 +54,7 @@ __all__ = ["Ready", "Site", "SiteConfig"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_REPORT_LINK_S = 3600  # how long the links of ListThingRegistrationTaskReports work
 _TICK_S = 1.0
 _BULK_POLL_S = 0.2  # how soon a new bulk registration task is begun
 
@@ -139,10 +140,12 @@ class Site:
         """The domains, wired to each other and to the two fronts."""
         index = Index()
         self.store.before_commit.append(lambda tx: index.refresh(tx, tx.touched))
-        self._bulk = BulkTasks(self.objects)
+        self._bulk = BulkTasks(
+            self.objects, self._authority, lambda bucket, key: self._presign(bucket, key, _REPORT_LINK_S)
+        )
         registry = RegistryOperations(self._authority, endpoint)
-        provisioning = ProvisioningOperations(self._authority, self._bulk, self._presign)
-        operations = {
+        provisioning = ProvisioningOperations(self._authority, self._bulk)
+        self.operations: dict[str, list[object]] = {
             "iot": [
                 registry,
                 provisioning,
@@ -153,7 +156,7 @@ class Site:
             "iotdata": [DataOperations()],
             "iot-jobs-data": [JobsDataOperations(self._presign)],
         }
-        self._control = ControlPlane(
+        self.control = ControlPlane(
             [
                 shadow_plane.handle,
                 lambda tx, request: jobs_plane.handle(tx, request, presign=self._presign),
@@ -164,7 +167,7 @@ class Site:
         )
         self.commit(lambda tx: bootstrap.defaults(tx, registry, provisioning, claim_folder))
         s3 = S3(self.objects, self.config.max_object)
-        self._front = Front(Model(), verifier, operations, self.commit, s3)
+        self._front = Front(Model(), verifier, self.operations, self.commit, s3)
 
     async def stop(self) -> None:
         """Stop accepting, finish what is under way, close everything. Idempotent."""
@@ -186,7 +189,7 @@ class Site:
     def _reserved(self, request: Request, connection: ConnectionRef) -> None:
         """A device request. If the store fails the exception goes on: the broker then does not acknowledge."""
         try:
-            self.commit(lambda tx: self._control.handle(tx, request), connection)
+            self.commit(lambda tx: self.control.handle(tx, request), connection)
         except sqlite3.Error:
             raise
         except Exception:

@@ -7,7 +7,6 @@ Two forms are understood:
 Source: aws-iot-protocol.md sections 5.1 and 5.3.
 """
 
-from edgeagent.compat import const
 from edgeagent.config import LIMITS
 from edgeagent.errors import JobRejected
 from edgeagent.jobs.protocol import is_name
@@ -17,29 +16,14 @@ try:
 except ImportError:
     pass
 
-_DEPTH = const(16)
 
-
-def size(value: object, depth: int = 0) -> int:
-    """Bytes of `value` as compact JSON (as the service sends it), counted without building the text.
-
-    Raises JobRejected if it is nested deeper than 16 levels: recursion is short on boards.
-    """
-    if depth > _DEPTH:
-        raise JobRejected("job document is nested deeper than %d levels" % _DEPTH)
-    if isinstance(value, str):
-        return len(value.encode()) + 2 + value.count('"') + value.count("\\") + value.count("\n")
+def size(value: object) -> int:
+    """Bytes of `value` as compact JSON (as the service sends it; escapes aside), counted without building the text."""
     if isinstance(value, dict):
-        total = 1
-        for key in value:
-            total += size(key, depth + 1) + size(value[key], depth + 1) + 2
-        return max(total, 2)
+        return 1 + sum(size(name) + size(value[name]) + 2 for name in value)
     if isinstance(value, list):
-        total = 1
-        for member in value:
-            total += size(member, depth + 1) + 1
-        return max(total, 2)
-    return len(str(value))
+        return 1 + sum(size(member) + 1 for member in value)
+    return len(value.encode()) + 2 if isinstance(value, str) else len(str(value))
 
 
 def too_large() -> str:
@@ -54,32 +38,25 @@ def parse(document: object) -> "tuple[str, dict[str, Any]]":
     """
     if not isinstance(document, dict):
         raise JobRejected("job document is not an object")
-    if size(document) > LIMITS.JOB_DOCUMENT:
-        raise JobRejected(too_large())
+    try:
+        if size(document) > LIMITS.JOB_DOCUMENT:
+            raise JobRejected(too_large())
+    except RuntimeError:  # recursion is short on boards
+        raise JobRejected("job document is nested too deeply") from None
     if "steps" in document:
         return _steps(document["steps"]), {}
     operation = document.get("operation")
     if not isinstance(operation, str) or not is_name(operation, 64):
         raise JobRejected("job document: operation must be text of 1 to 64 letters, digits, - and _")
-    arguments = {}
-    for name in document:
-        if name != "operation":
-            arguments[name] = document[name]
-    return operation, arguments
-
-
-def _member(value: object, name: str, where: str) -> object:
-    if not isinstance(value, dict) or name not in value:
-        raise JobRejected("job document: %s.%s is missing" % (where, name))
-    return value[name]
+    return operation, {name: document[name] for name in document if name != "operation"}
 
 
 def _steps(steps: object) -> str:
-    if not isinstance(steps, list) or not steps:
-        raise JobRejected("job document: steps must be a list of at least one step")
-    action = _member(steps[0], "action", "steps[0]")
-    kind = _member(action, "type", "steps[0].action")
-    given = _member(action, "input", "steps[0].action")
-    if len(steps) == 1 and kind == "runHandler" and _member(given, "handler", "steps[0].action.input") == "reboot.sh":
+    try:
+        action = steps[0]["action"]  # type: ignore[index]
+        kind, handler = action["type"], action["input"].get("handler")
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise JobRejected("job document: steps must be a list of {action: {type, input}}") from None
+    if len(steps) == 1 and kind == "runHandler" and handler == "reboot.sh":  # type: ignore[arg-type]
         return "reboot"
     raise JobRejected("job document: steps are not supported on this port")

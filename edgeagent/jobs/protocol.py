@@ -31,15 +31,14 @@ _KEY_CHARS = _NAME_CHARS + ":"
 class Execution:
     """One job execution as the service described it. `document` is unchecked, None if it was not asked for."""
 
-    def __init__(
-        self, job_id: str, number: int, version: int, status: str, document: object, details: "dict[str, Any]"
-    ) -> None:
-        self.job_id = job_id
-        self.number = number
-        self.version = version
-        self.status = status
-        self.document = document
-        self.details = details
+    def __init__(self, data: "dict[str, Any]") -> None:
+        """data: a JobExecutionData that `execution` has checked."""
+        self.job_id: str = data["jobId"]
+        self.number: int = data["executionNumber"]
+        self.version: int = data["versionNumber"]
+        self.status: str = data["status"]
+        self.document: object = data.get("jobDocument")
+        self.details: "dict[str, Any]" = data.get("statusDetails", {})
 
 
 def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
@@ -49,37 +48,25 @@ def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
     return all(char in chars for char in text)
 
 
-def _count(data: "dict[str, Any]", name: str) -> int:
-    value = data.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ProtocolError("execution.%s is not a whole number" % name)
-    return value
-
-
 def execution(reply: "dict[str, Any]") -> "Execution | None":
     """Read the `execution` of a start-next, describe or notify-next message; None if there is none.
 
     reply: the decoded JSON object. Raises ProtocolError naming the member. Source: section 3.3.
     """
     data = reply.get("execution")
-    if data is None or data == {}:
+    if not data:
         return None
     if not isinstance(data, dict):
         raise ProtocolError("execution is not an object")
-    job_id = data.get("jobId")
-    if not isinstance(job_id, str) or not is_name(job_id, 64):
-        raise ProtocolError("execution.jobId is not a job id")
-    status = data.get("status")
-    if not isinstance(status, str):
-        raise ProtocolError("execution.status is not text")
-    details = data.get("statusDetails")
-    if details is None:
-        details = {}
-    if not isinstance(details, dict):
-        raise ProtocolError("execution.statusDetails is not an object")
-    return Execution(
-        job_id, _count(data, "executionNumber"), _count(data, "versionNumber"), status, data.get("jobDocument"), details
-    )
+    wrong = "" if is_name(data.get("jobId"), 64) else "jobId"
+    for name, kind in (("status", str), ("executionNumber", int), ("versionNumber", int)):
+        if type(data.get(name)) is not kind:  # a bool is an int to isinstance
+            wrong = name
+    if not isinstance(data.get("statusDetails", {}), dict):
+        wrong = "statusDetails"
+    if wrong:
+        raise ProtocolError("execution: wrong " + wrong)
+    return Execution(data)
 
 
 def describe(number: int, with_document: bool) -> "dict[str, Any]":

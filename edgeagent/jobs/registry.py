@@ -53,12 +53,17 @@ class Handlers:
         """A job is over: on boards give back the RAM of the modules that were loaded for it."""
         before = self._before
         self._before = None
-        if before is None or not compat.MICROPYTHON:
-            return
-        for name in list(sys.modules):
-            if name not in before and name.startswith(_LOADED):
-                parent = sys.modules.get(name[: name.rfind(".")])
-                if parent is not None and hasattr(parent, name[name.rfind(".") + 1 :]):
-                    delattr(parent, name[name.rfind(".") + 1 :])
-                del sys.modules[name]
+        if before is not None:
+            unload([name for name in sys.modules if name not in before and name.startswith(_LOADED)])
+
+
+def unload(names: "list[str]") -> None:
+    """On boards, forget modules that have done their work. Elsewhere RAM is not worth a second import."""
+    if compat.MICROPYTHON:
+        for name in names:
+            cut = name.rfind(".")
+            parent = sys.modules.get(name[:cut])
+            sys.modules.pop(name, None)
+            if hasattr(parent, name[cut + 1 :]):
+                delattr(parent, name[cut + 1 :])
         gc.collect()

@@ -34,6 +34,8 @@ class Service:
         self.deny = None
         self.drop_after = None  # data messages until the link is lost
         self.stays_down = False
+        self.limit = None  # data messages until the service falls silent and sets `reached`
+        self.reached = None
         self._queue = []
         self._wake = None
         self._task = None
@@ -72,6 +74,7 @@ class Service:
 
     def start(self):
         self._wake = asyncio.Event()
+        self.reached = asyncio.Event()
         self._task = asyncio.create_task(self._serve())
 
     def stop(self):
@@ -110,6 +113,10 @@ class Service:
                     if self.drop_after == 0:
                         return await self._drop()
                     self.drop_after -= 1
+                if self.limit is not None and self.sent >= self.limit:
+                    self.mute = True
+                    self.reached.set()
+                    return None
                 self.sent += 1
                 self.bytes += len(part) if request["f"] == 2 else 0
                 self.deliver(base + "/data/json", self.raw or json.dumps(message).encode())

