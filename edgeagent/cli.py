@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edgeagent import __version__
+from edgeagent import __version__, log
 from edgeagent.config import Config, load
 from edgeagent.errors import AgentError, ConfigError
 from edgeagent.identity import Identity
@@ -77,6 +77,7 @@ def _known_identity(config: Config, port: LinuxPort) -> tuple[str, str, str] | N
 def _provision(options: argparse.Namespace) -> int:
     from edgeagent.agent import Agent
 
+    log.configure(sink=lambda line: print(line, file=sys.stderr))  # stdout is for the name alone
     print(asyncio.run(Agent.from_file(options.config).identify())[0])
     return 0
 

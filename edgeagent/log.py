@@ -35,12 +35,15 @@ def write(level: int, area: str, message: str, *args: object) -> None:
     if level < _State.level:
         return
     text = message % args if args else message
-    line = ("%d %s %s %s" % (clock.now(), _NAMES.get(level, str(level)), area, text))[:_LINE_CHARS]
+    head = "%d %s %s " % (clock.now(), _NAMES.get(level, str(level)), area)
     ring = _State.ring
-    ring.append(line)
-    if len(ring) > _RING_LINES:
-        ring.pop(0)
-    _State.sink(line)
+    for part in text.split("\n"):  # a traceback keeps its last line, which says what happened
+        if part:
+            line = (head + part)[:_LINE_CHARS]
+            ring.append(line)
+            if len(ring) > _RING_LINES:
+                ring.pop(0)
+            _State.sink(line)
 
 
 def debug(area: str, message: str, *args: object) -> None:

@@ -5,6 +5,7 @@ A board whose main.py ends sits in the REPL for ever (ota.md section 5), so ever
 Ctrl-C at a version that is not on trial.
 """
 
+import gc
 import sys
 import time
 
@@ -41,6 +42,7 @@ def bare():
 
 
 def main():
+    gc.threshold(4096)  # collect early: what stays is then packed low, and TLS finds its contiguous blocks
     watchdog = machine.WDT(timeout=WATCHDOG_MS)
     seconds = DAMAGED_S
     try:

@@ -34,15 +34,15 @@ class JobContext:
         self.ended = False
         self._runner = runner
 
-    async def progress(self, percent: "int | None" = None, **details: "Any") -> None:
+    async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:
         """Report IN_PROGRESS with `details` as statusDetails (they replace the earlier ones).
 
-        Returns when the service has accepted it; waits as long as that takes if the link is down, so a lost link ends
-        no job. Wrap it in asyncio.wait_for where going on matters more. Raises Refused if the service has ended it.
+        True: the service has accepted it. False: it could not be told within 30 s, which is no reason to stop working.
+        If the service has ended the job: `revoked` becomes true and asyncio.CancelledError is raised.
         """
         if percent is not None:
             details["percent"] = percent
-        await self._runner.progress(self, details)
+        return await self._runner.progress(self, details)
 
     def checkpoint(self, **data: "Any") -> None:
         """Merge JSON values into `data` and make them durable before returning. Raises JobFailed if it cannot."""

@@ -4,9 +4,6 @@
 SUCCEEDED with {bootId, resetCause} after the restart; FAILED if the device is back without having restarted.
 """
 
-import asyncio
-
-from edgeagent.compat import const
 from edgeagent.errors import JobFailed
 
 try:
@@ -15,7 +12,6 @@ except ImportError:
     pass
 
 RESUME = True
-_TELL_S = const(20)
 
 
 async def run(job: "Any") -> "dict[str, Any]":
@@ -26,10 +22,7 @@ async def run(job: "Any") -> "dict[str, Any]":
     if before is None:
         # Durable before anything is told or done: whatever ends this boot, the next one knows what was asked for.
         job.checkpoint(before=now)
-        try:
-            await asyncio.wait_for(job.progress(step="restarting"), _TELL_S)
-        except asyncio.TimeoutError:
-            pass  # it may be the link that the restart is to cure
+        await job.progress(step="restarting")
         job.reset("asked for by a job")
     if before == now:
         raise JobFailed("the device did not restart")

@@ -24,7 +24,9 @@ without ours being over (aws-iot-protocol.md 3.11, J3 in the worked sequence).
 import asyncio
 import gc
 
-from edgeagent import compat, log, topics
+from edgeagent import clock, compat, log, topics
+from edgeagent.compat import const
+from edgeagent.config import LIMITS
 from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
 from edgeagent.jobs import document, protocol
 from edgeagent.jobs.context import JobContext
@@ -38,6 +40,7 @@ except ImportError:
 
 _RUNNING = "running"
 _REPORT = "report"
+_PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
 class Runner:
@@ -234,22 +237,30 @@ class Runner:
             job.revoked = True
             self._task.cancel()
 
-    async def progress(self, job: JobContext, details: "dict[str, Any]") -> None:
+    async def progress(self, job: JobContext, details: "dict[str, Any]") -> bool:
         """See JobContext.progress."""
         topic = self._topic(job.id + "/update")
         body = protocol.update(protocol.IN_PROGRESS, details, job.execution)
         backoff = Backoff()
-        while True:
-            await self.agent.connected.wait()
+        start = clock.ticks()
+        while clock.elapsed_ms(start) < _PROGRESS_MS:
             try:
+                await asyncio.wait_for(self.agent.connected.wait(), LIMITS.REQUEST_S)
                 await self.agent.requests.call(topic, body)
-                return
-            except TransportError as error:
-                log.debug("jobs", "%s: progress: %s", job.id, error)
+                return True
+            except asyncio.TimeoutError:
+                continue
+            except TransportError:
+                pass
             except Refused as error:
+                if protocol.is_over(error.code):
+                    job.revoked = True
+                    raise asyncio.CancelledError() from None
                 if not protocol.is_passing(error.code):
-                    raise
+                    log.warning("jobs", "%s: progress: %s", job.id, error)
+                    break
             await asyncio.sleep(backoff.next())
+        return False
 
     def keep(self, job: JobContext, data: "dict[str, Any]", phase: str = _RUNNING) -> None:
         """Make `data` and `phase` durable. Raises JobFailed."""

@@ -5,10 +5,11 @@ However bad an application is, the device stays reachable: a version on trial go
 one that crashes MAX_CRASHES times in a row makes room for the bare agent for one boot, and so does an empty slot.
 """
 
+import gc
 import sys
 
 from edgeagent import clock, log
-from edgeagent.compat import const, exc_text, exists, traceback_text
+from edgeagent.compat import MICROPYTHON, const, exc_text, exists, traceback_text
 from edgeagent.ota import state, trial
 
 try:
@@ -52,6 +53,7 @@ def run(root: str, application: str, bare: "Any", cause: str = "") -> str:
     `backoff` seconds. Returns "" if it ended by itself, which the caller may call `failed` or a clean stop.
     Only SystemExit (a reset) passes, and KeyboardInterrupt unless the version is on trial.
     """
+    before = set(sys.modules)
     slot = trial.boot(root, cause)
     on_trial = slot is not None and trial.status(root)["state"] == "trial"
     crash = last_crash(root)
@@ -64,22 +66,35 @@ def run(root: str, application: str, bare: "Any", cause: str = "") -> str:
             bare()
         else:
             sys.path.insert(0, slot)
-            module = __import__(application)
-            for part in application.split(".")[1:]:
-                module = getattr(module, part)
-            main = getattr(module, "main", None)
-            if main is not None:
-                main()
+            __import__(application)
+            if hasattr(sys.modules[application], "main"):
+                sys.modules[application].main()
     except SystemExit:
         raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not on_trial:
             raise
+        _unload(before, application)
         reason = describe(error)
         log.error("launch", "%s", traceback_text(error, 1200))
         failed(root, reason, clock.elapsed_ms(start) >= _STABLE_MS)
         return reason
     return ""
+
+
+def _unload(before: "set[str]", application: str) -> None:
+    """Drop what the application had loaded: if it ran out of memory there is none to record that."""
+    if MICROPYTHON:
+        # First what needs no memory at all: the heap may be full to the last byte.
+        sys.modules.pop(application, None)
+        gc.collect()
+        for name in list(sys.modules):
+            if name not in before:
+                parent = sys.modules.get(name[: max(name.rfind("."), 0)])
+                if hasattr(parent, name[name.rfind(".") + 1 :]):
+                    delattr(parent, name[name.rfind(".") + 1 :])
+                del sys.modules[name]
+        gc.collect()
 
 
 def failed(root: str, reason: str, stable: bool = False) -> None:

@@ -29,6 +29,7 @@ from edgefleet.errors import ApiError
 _PAGE = 1000  # ListObjectsV2 answers at most so many keys
 _XMLNS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _XML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production Char
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 # Query names that select other operations of S3 on the same path.
 _OTHER = frozenset(
@@ -49,7 +50,8 @@ def xml_error(error: ApiError, request_id: str) -> bytes:
         "InvalidRequestException": "InvalidRequest",
         "MissingAuthenticationTokenException": "AccessDenied",
     }.get(error.code, error.code)
-    text = f"<Code>{escape(code)}</Code><Message>{escape(error.message)}</Message><RequestId>{request_id}</RequestId>"
+    message = escape(_NOT_XML.sub("?", error.message))
+    text = f"<Code>{escape(code)}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId>"
     return f"{_XML_HEAD}<Error>{text}</Error>".encode()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 
 _BACKLOG = 256
+_CONNECTIONS = 512  # beyond it clients get 503 and come back
 _GRACE_S = 1  # requests under way may finish at a stop
 _KEEP_ALIVE_S = 30
 
@@ -38,6 +39,7 @@ class HttpsServer:
             server_header=False,
             ssl_certfile=str(certificate),
             ssl_keyfile=str(key),
+            limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
@@ -60,6 +62,11 @@ class HttpsServer:
         if self._server is None or self._task is None:
             return
         self._server.should_exit = True
+        for connection in list(self._server.server_state.connections):
+            # An idle client that keeps its connection open would not answer the TLS goodbye: do not wait for it.
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete:
+                connection.transport.abort()
         await self._task
         self._server = self._task = None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ SEGMENT_BYTES = 255  # one path component on every file system we run on
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
 # Not a legal bucket name, so no request can ever reach it.
 _INCOMING = "_incoming"
+_REST_S = 86_400
 
 
 def check_bucket(bucket: str) -> str:
@@ -64,11 +66,14 @@ class Objects:
     """Objects below one folder. Errors are ApiError with S3's names (NoSuchKey 404, InvalidBucketName 400 …)."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: made if absent. Left-overs of writes that a crash interrupted are removed."""
+        """folder: made if absent. Left-overs of writes that a crash interrupted are removed once they are a day old;
+        younger ones may belong to another process that has the store open."""
         self._folder = Path(folder)
         self._incoming = self._folder / _INCOMING
-        shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(parents=True, exist_ok=True)
+        for rest in self._incoming.iterdir():
+            if time.time() - rest.stat().st_mtime > _REST_S:
+                rest.unlink(missing_ok=True)
 
     def path(self, bucket: str, key: str) -> Path:
         """Where the object is or would be. Never outside the folder: both names are validated first."""

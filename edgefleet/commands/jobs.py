@@ -76,7 +76,7 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _read_document(path: Path) -> str:
-    """The text of a job document; an `ota` document may also stand as published, under `document`."""
+    """The text of a job document, as it stands."""
     try:
         if path.stat().st_size > _DOCUMENT_BYTES:
             raise InputError(f"{path}: a job document has at most {_DOCUMENT_BYTES} bytes")

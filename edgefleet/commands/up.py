@@ -104,6 +104,7 @@ def _tell(ready: Ready, config: SiteConfig) -> None:
         "",
         "  # AWS's own tools",
         f"  export AWS_CONFIG_FILE={ready.aws_config} AWS_SHARED_CREDENTIALS_FILE={ready.aws_credentials}",
+        f"  export AWS_CA_BUNDLE={ready.ca}  # the profile names it too, but a value already set would win",
         f"  aws --profile {ready.profile} iot list-things",
         "",
     ]

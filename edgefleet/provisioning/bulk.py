@@ -43,6 +43,9 @@ _SKIP_BYTES = 1 << 20
 _PARTS = {RESULTS: "result_parts", ERRORS: "error_parts"}
 
 
+Page = tuple[list[str], str | None]  # and the token of the next page
+
+
 class Task(TypedDict):
     taskId: str
     templateBody: str
@@ -116,9 +119,7 @@ class BulkTasks:
             percentageProgress=100 if done else min(99, row["position"] * 100 // row["file_size"]),
         )
 
-    def list(
-        self, tx: Tx, status: str | None = None, token: str | None = None, size: int | None = None
-    ) -> tuple[list[str], str | None]:
+    def list(self, tx: Tx, status: str | None = None, token: str | None = None, size: int | None = None) -> Page:
         """A page of task ids, newest first."""
         limit = paging.limit(size, listing.MOST)
         before = paging.decode(token, int)
@@ -137,9 +138,7 @@ class BulkTasks:
             raise invalid(f"Registration task {task_id} is already {status}")
         self._set_status(tx, task_id, "Cancelling")
 
-    def reports(
-        self, tx: Tx, task_id: str, kind: str, token: str | None = None, size: int | None = None
-    ) -> tuple[list[str], str | None]:
+    def reports(self, tx: Tx, task_id: str, kind: str, token: str | None = None, size: int | None = None) -> Page:
         """A page of links to the report files written so far. kind: RESULTS or ERRORS."""
         self.describe(tx, task_id)
         if kind not in _PARTS:

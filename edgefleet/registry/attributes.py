@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgefleet import names
-from edgefleet.errors import invalid
+from edgefleet.errors import ApiError, invalid
 
 WITHOUT_TYPE = 3
 WITH_TYPE = 50
@@ -24,8 +24,8 @@ def check(attributes: Mapping[str, Any] | None) -> dict[str, str]:
         names.check("attributeName", name)
         try:
             names.check("attributeValue", value)
-        except Exception as error:
-            raise invalid(f"attribute '{name}': {error}") from None
+        except ApiError as error:
+            raise invalid(f"attribute '{name}': {error.message}") from None
     return dict(attributes)
 
 

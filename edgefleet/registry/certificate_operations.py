@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from edgefleet import names, paging, pki
 from edgefleet.registry import certificates, things
@@ -150,13 +150,15 @@ def _of_principal(
 
 
 def _page(
-    attachments: list[Attachment], key: str, kind: str | None, token: str | None, size: int | None
+    attachments: list[Attachment],
+    key: Literal["thingName", "certificateId"],
+    kind: str | None,
+    token: str | None,
+    size: int | None,
 ) -> tuple[list[Attachment], str | None]:
     limit = paging.limit(size, MOST)
     after = paging.decode(token, str)
     found = [
-        one
-        for one in attachments
-        if (kind is None or _kind(one) == kind) and (after is None or str(one[key]) > after[0])  # type: ignore[literal-required]
+        one for one in attachments if (kind is None or _kind(one) == kind) and (after is None or one[key] > after[0])
     ]
-    return found[:limit], paging.encode(found[limit - 1][key]) if len(found) > limit else None  # type: ignore[literal-required]
+    return found[:limit], paging.encode(found[limit - 1][key]) if len(found) > limit else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import uuid
 from typing import NamedTuple, TypedDict
@@ -247,13 +248,12 @@ def _note(tx: Tx, target: Target) -> None:
             tx.policies_changed = True
 
 
-def _version(row: object) -> Version:
-    record = dict(row)  # type: ignore[call-overload]
+def _version(row: sqlite3.Row) -> Version:
     return Version(
-        policyVersionId=str(record["version"]),
-        policyDocument=record["document"],
-        isDefaultVersion=record["version"] == record["default_version"],
-        creationDate=record["created_at"],
+        policyVersionId=str(row["version"]),
+        policyDocument=row["document"],
+        isDefaultVersion=row["version"] == row["default_version"],
+        creationDate=row["created_at"],
     )
 
 

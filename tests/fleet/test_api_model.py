@@ -110,9 +110,7 @@ def test_members_come_from_path_query_header_and_body() -> None:
 
 
 def test_a_blob_payload_is_the_raw_body() -> None:
-    found = parse(
-        "iotdata", "update_thing_shadow", path={"thingName": "a"}, query={"name": ["n"]}, body=b"\x00raw"
-    )
+    found = parse("iotdata", "update_thing_shadow", path={"thingName": "a"}, query={"name": ["n"]}, body=b"\x00raw")
     assert found == {"thingName": "a", "shadowName": "n", "payload": b"\x00raw"}
 
 

@@ -147,10 +147,10 @@ def test_a_listing_has_keys_sizes_and_common_prefixes(s3: Any) -> None:
 
 
 @pytest.mark.parametrize("delimiter", ["", "/"])
-def test_pages_hold_every_key_once(s3: Any, delimiter: str) -> None:
+def test_pages_hold_every_key_once(world: ApiWorld, s3: Any, delimiter: str) -> None:
     keys = [f"{n % 5}/{n:02}" for n in range(23)] + [f"z{n}" for n in range(5)]
     for key in keys:
-        s3.put_object(Bucket="pages", Key=key, Body=b"")
+        world.objects.put("pages", key, b"")
     pages = s3.get_paginator("list_objects_v2").paginate(
         Bucket="pages", Delimiter=delimiter, PaginationConfig={"PageSize": 4}
     )
@@ -200,6 +200,10 @@ def test_a_wrong_secret_writes_nothing(world: ApiWorld) -> None:
 @pytest.mark.parametrize(("bucket", "key"), [("things", "../escape"), ("things", "a/../../b"), ("things", "a//b")])
 def test_a_key_cannot_leave_its_bucket(s3: Any, bucket: str, key: str) -> None:
     assert refused(s3.put_object, Bucket=bucket, Key=key, Body=b"x")[0] == 400
+
+
+def test_an_error_about_an_odd_key_is_still_xml(s3: Any) -> None:
+    assert refused(s3.put_object, Bucket="things", Key="bell\x07&<", Body=b"x") == (400, "InvalidArgument")
 
 
 @pytest.mark.parametrize("operation", ["list_buckets", "get_object_tagging", "create_multipart_upload", "list_objects"])

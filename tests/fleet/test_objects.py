@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import io
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,11 +56,14 @@ def test_a_write_that_fails_leaves_the_old_object_and_no_rest(objects: Objects, 
     assert list((tmp_path / "objects" / "_incoming").iterdir()) == []
 
 
-def test_rests_of_a_crash_are_removed_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "_incoming").mkdir()
-    (tmp_path / "_incoming" / "rest").write_bytes(b"x")
+def test_old_rests_of_a_crash_are_removed_at_the_start(tmp_path: Path) -> None:
+    incoming = tmp_path / "_incoming"
+    incoming.mkdir()
+    for name, age in (("old", 2 * 86_400), ("young", 60)):
+        (incoming / name).write_bytes(b"x")
+        os.utime(incoming / name, (time.time() - age,) * 2)
     Objects(tmp_path)
-    assert list((tmp_path / "_incoming").iterdir()) == []
+    assert [path.name for path in incoming.iterdir()] == ["young"]
 
 
 def test_listing_is_sorted_and_filtered_by_prefix(objects: Objects) -> None:

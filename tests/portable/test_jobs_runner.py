@@ -233,7 +233,7 @@ class Revoked(Quick):
         live(device, scenario)
         self.assertEqual(self.service.history, [("j", "SUCCEEDED"), ("k", "SUCCEEDED")])
 
-    def test_progress_tells_the_handler_that_its_execution_is_over(self):
+    def test_progress_cancels_the_handler_of_an_execution_that_is_over(self):
         device = self.device()
         seen = []
 
@@ -241,15 +241,30 @@ class Revoked(Quick):
             self.service.find("j")["status"] = "TIMED_OUT"
             try:
                 await job.progress(10)
-            except Refused as error:
-                seen.append(error.code)
+            except asyncio.CancelledError:
+                seen.append(job.revoked)
                 raise
 
         device.handlers.register("work", work)
         self.service.add("j", {"operation": "work"})
         self.run_idle(device)
-        self.assertEqual(seen, ["InvalidStateTransition"])
+        self.assertEqual(seen, [True])
         self.assertEqual(self.service.status("j"), "TIMED_OUT")
+
+    def test_a_handler_that_fails_while_it_is_cancelled_reports_nothing(self):
+        device = self.device()
+
+        async def work(job):
+            self.service.find("j")["status"] = "CANCELED"
+            try:
+                await job.progress(10)
+            finally:
+                raise ValueError("clean-up failed")
+
+        device.handlers.register("work", work)
+        self.service.add("j", {"operation": "work"})
+        self.run_idle(device)
+        self.assertEqual(self.service.history, [])
 
     def test_a_report_for_a_finished_execution_never_hits_its_retry(self):
         device = self.device()
@@ -292,11 +307,12 @@ class Link(Quick):
     def test_progress_waits_for_the_link_and_is_then_accepted(self):
         device = self.device()
         down = []
+        accepted = []
 
         async def work(job):
             device.connected.clear()
             down.append(True)
-            await job.progress(50, step="zeroing")
+            accepted.append(await job.progress(50, step="zeroing"))
 
         device.handlers.register("work", work)
         self.service.add("j", {"operation": "work"})
@@ -308,6 +324,19 @@ class Link(Quick):
 
         live(device, scenario)
         self.assertEqual(self.service.history, [("j", "IN_PROGRESS"), ("j", "SUCCEEDED")])
+        self.assertEqual(accepted, [True])
+
+    def test_progress_gives_up_without_ending_the_job(self):
+        device = self.device()
+        self.service.refusals["j"] = ["InvalidRequest"]
+
+        async def work(job):
+            return {"accepted": await job.progress(50)}
+
+        device.handlers.register("work", work)
+        self.service.add("j", {"operation": "work"})
+        self.run_idle(device)
+        self.assertEqual(self.service.details("j"), {"accepted": "false"})
 
     def test_lost_answers_to_every_request_still_give_one_terminal_status(self):
         device = self.device()

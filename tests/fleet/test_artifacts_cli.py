@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgefleet artifact`: the whole way from a folder to a verified artifact, and one line with code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgefleet.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text("VERSION = '2.0.0'\n")
+    return tmp_path
+
+
+def artifact(*arguments: str) -> int:
+    return main(["artifact", *arguments])
+
+
+def build(*more: str) -> int:
+    options = ["--out", "out", "--name", "app", "--version", "2.0.0", "--board", "ESP32_GENERIC"]
+    return artifact("build", "src", *options, *more)
+
+
+def test_keygen_build_sign_trust_verify_inspect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert artifact("keygen", "release.pem") == 0
+    key_id = capsys.readouterr().out.strip()
+    assert artifact("trust", "release.pem", "--out", "trust.json") == 0
+    assert json.loads((folder / "trust.json").read_text())["keys"][0]["id"] == key_id
+    assert build("--security-version", "3", "--expires", "4000000000") == 0
+    assert artifact("sign", "out", "--key", "release.pem") == 0
+    capsys.readouterr()
+    assert artifact("verify", "out", "--trust", "trust.json") == 0
+    assert capsys.readouterr().out.strip() == f"valid: app 2.0.0, signed by {key_id}"
+    assert artifact("inspect", "out") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["security_version"], shown["expires"], shown["signatures"]) == (3, 4000000000, [key_id])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert artifact(*arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_unsigned_artifact_does_not_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact("keygen", "release.pem")
+    artifact("trust", "release.pem", "--out", "trust.json")
+    build()
+    capsys.readouterr()
+    assert "signature: 0 valid, 1 needed" in refused(capsys, "verify", "out", "--trust", "trust.json")
+
+
+def test_wrong_input_is_one_line_that_names_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "src/none" in refused(capsys, "inspect", "src/none")
+    assert "no.pem" in refused(capsys, "trust", "no.pem", "--out", "t.json")
+    (folder / "src" / "app.py").write_text("def (:\n")
+    assert build() == 2
+    assert "app.py: does not compile" in capsys.readouterr().err
+    (folder / "trust.json").write_text("{}")
+    (folder / "src" / "app.py").write_text("")
+    build()
+    capsys.readouterr()
+    assert "trust.json: keys" in refused(capsys, "verify", "out", "--trust", "trust.json")
+
+
+def test_publishing_without_a_site_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build()
+    capsys.readouterr()
+    assert "holds no site" in refused(capsys, "publish", "out", "--data", "none")
