@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load and validate `agent.json`; the limits of the agent in one place, with units.
+"""Load and validate `agent.json`. A board drops this module once its configuration is read.
 
 Shape (members marked * are required):
     endpoint*         host name or address of the MQTT endpoint
@@ -21,116 +21,113 @@ Paths are relative to the folder of agent.json.
 
 import json
 
-from edgeagent import compat, log
-from edgeagent.compat import const
+from edgeagent import compat
+from edgeagent.compat import Any, const
 from edgeagent.errors import ConfigError
+from edgeagent.limits import LIMITS
 
-try:
-    from typing import Any
-except ImportError:
-    pass
-
-
-class LIMITS:
-    """Hard limits of the device side. Bytes and seconds unless the name says otherwise."""
-
-    CONFIG_BYTES = 8192
-    MQTT_PACKET = 16384  # receive cap; larger packets are drained and reported
-    JOB_DOCUMENT = 8192  # micropython.md A1.1: an 8 KB document already needs 21 KB of heap
-    JOURNAL_BYTES = 8192
-    CREDENTIAL_BYTES = 8192
-    STATUS_DETAIL_CHARS = 1024  # aws-iot-protocol.md 1.1
-    STATUS_DETAIL_PAIRS = 10
-    SHADOW_BYTES = 8192
-    BLOCK = 4096  # OTA block
-    MANIFEST_BYTES = 4096
-    CONNECT_S = 30  # TCP + TLS + CONNACK
-    REQUEST_S = 15  # one request/response on a reserved topic
-    BACKOFF_MIN_S = 1
-    BACKOFF_MAX_S = 60
-
-
-_LEVELS = {"debug": log.DEBUG, "info": log.INFO, "warning": log.WARNING, "error": log.ERROR}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}  # as log.py counts them
 _TEXT_CHARS = const(512)
 
 
 class Config:
-    """Validated configuration; attributes are the members of agent.json, claim and attributes stay dicts."""
+    """Validated members of agent.json, with defaults and whole paths. No methods: it outlives this module."""
 
-    def __init__(self, data: "dict[str, Any]", folder: str = "", source: str = "agent.json") -> None:
-        """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
-        self._where = source
-        self._folder = folder
+    endpoint: str
+    port: int
+    server_hostname: str
+    ca: str
+    state_dir: "str | None"
+    slots_dir: "str | None"
+    application: str
+    trust: "str | None"
+    thing_name: "str | None"
+    certificate: "str | None"
+    key: "str | None"
+    keepalive: int
+    confirm_within: int
+    log_level: int
+    attributes: "dict[str, Any]"
+    claim: "dict[str, Any] | None"
+
+
+class _Reader:
+    def __init__(self, data: Any, folder: str, where: str) -> None:
+        self.data = data
+        self.folder = folder
+        self.where = where
         if not isinstance(data, dict):
-            raise ConfigError(source, "must hold a JSON object")
-        text, path, whole = self._text, self._path, self._whole
-        self.endpoint = text(data, "endpoint", True)
-        self.port = whole(data, "port", 8883, 1, 65535)
-        self.server_hostname = text(data, "server_hostname") or self.endpoint
-        self.ca = path(data, "ca", True)
-        self.state_dir = path(data, "state_dir")
-        self.slots_dir = path(data, "slots_dir")
-        self.application = text(data, "application") or "app"
-        self.trust = path(data, "trust")
-        self.thing_name = text(data, "thing_name")
-        self.certificate = path(data, "certificate")
-        self.key = path(data, "key")
-        self.keepalive = whole(data, "keepalive", 60, 30, 1200)
-        self.confirm_within = whole(data, "confirm_within", 120, 10, 3600)
-        level = text(data, "log_level") or "info"
-        self._need(level in _LEVELS, "log_level", "must be debug, info, warning or error")
-        self.log_level = _LEVELS[level]
-        self.attributes = self._object(data, "attributes", (str, int, float, bool))  # a bool is no int on MicroPython
-        self.claim: "dict[str, Any] | None" = None
-        if data.get("claim") is not None:
-            self.claim = self._claim(self._object(data, "claim", object))
-        elif not (self.thing_name and self.certificate and self.key):
-            self._need(False, "claim", "is missing; give it, or thing_name, certificate and key")
+            raise ConfigError(where, "must be a JSON object")
 
-    def _claim(self, claim: "dict[str, Any]") -> "dict[str, Any]":
-        self._where += ": claim"
-        self._need(isinstance(claim.get("csr", False), bool), "csr", "must be true or false")
-        return {
-            "certificate": self._path(claim, "certificate", True),
-            "key": self._path(claim, "key", True),
-            "template": self._text(claim, "template", True),
-            "parameters": self._object(claim, "parameters", str),
-            "csr": claim.get("csr", False),
-        }
-
-    def _need(self, condition: object, field: str, problem: str) -> None:
+    def need(self, condition: object, field: str, problem: str) -> None:
         if not condition:
-            raise ConfigError("%s: %s" % (self._where, field), problem)
+            raise ConfigError(self.where + ": " + field, problem)
 
-    def _text(self, data: "dict[str, Any]", field: str, required: bool = False) -> "Any":
-        value = data.get(field)
+    def text(self, field: str, required: bool = False) -> Any:
+        value = self.data.get(field)
         if value is None:
-            self._need(not required, field, "is missing")
+            self.need(not required, field, "is missing")
         else:
             good = isinstance(value, str) and 0 < len(value) <= _TEXT_CHARS
-            self._need(good, field, "must be text of 1 to %d characters" % _TEXT_CHARS)
+            self.need(good, field, "must be text of 1 to %d characters" % _TEXT_CHARS)
         return value
 
-    def _path(self, data: "dict[str, Any]", field: str, required: bool = False) -> "Any":
-        value = self._text(data, field, required)
-        return value if not value or value[0] == "/" or not self._folder else self._folder + "/" + value
+    def path(self, field: str, required: bool = False) -> Any:
+        value = self.text(field, required)
+        return value if not value or value[0] == "/" or not self.folder else self.folder + "/" + value
 
-    def _whole(self, data: "dict[str, Any]", field: str, default: int, low: int, high: int) -> int:
-        value = data.get(field, default)
+    def whole(self, field: str, default: int, low: int, high: int) -> int:
+        value = self.data.get(field, default)
         good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        self._need(good, field, "must be a whole number from %d to %d" % (low, high))
+        self.need(good, field, "must be a whole number from %d to %d" % (low, high))
         return int(value)
 
-    def _object(self, data: "dict[str, Any]", field: str, kind: "Any") -> "dict[str, Any]":
-        value = data.get(field, {})
-        self._need(isinstance(value, dict), field, "must be an object")
+    def table(self, field: str, kinds: Any, problem: str) -> "dict[str, Any]":
+        value = self.data.get(field, {})
+        self.need(isinstance(value, dict), field, "must be an object")
         for name in value:
-            self._need(
-                isinstance(value[name], kind),
-                field + "." + name,
-                "must be text" + ("" if kind is str else ", a number, true or false"),
-            )
+            self.need(isinstance(value[name], kinds), field + "." + name, problem)
         return dict(value)
+
+
+def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
+    """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
+    read = _Reader(data, folder, source)
+    made = Config()
+    made.endpoint = read.text("endpoint", True)
+    made.port = read.whole("port", 8883, 1, 65535)
+    made.server_hostname = read.text("server_hostname") or made.endpoint
+    made.application = read.text("application") or "app"
+    made.thing_name = read.text("thing_name")
+    made.ca = read.path("ca", True)
+    for field in ("state_dir", "slots_dir", "trust", "certificate", "key"):
+        setattr(made, field, read.path(field))
+    made.keepalive = read.whole("keepalive", 60, 30, 1200)
+    made.confirm_within = read.whole("confirm_within", 120, 10, 3600)
+    level = read.text("log_level") or "info"
+    read.need(level in _LEVELS, "log_level", "must be debug, info, warning or error")
+    made.log_level = _LEVELS[level]
+    # bool is named because it is no int on MicroPython
+    made.attributes = read.table("attributes", (str, int, float, bool), "must be text, a number, true or false")
+    made.claim = None
+    claim = data.get("claim")
+    if claim is not None:
+        made.claim = _claim(_Reader(claim, folder, source + ": claim"))
+    else:
+        read.need(made.thing_name and made.certificate and made.key, "claim", "is missing (or an identity of its own)")
+    return made
+
+
+def _claim(read: _Reader) -> "dict[str, Any]":
+    csr = read.data.get("csr", False)
+    read.need(isinstance(csr, bool), "csr", "must be true or false")
+    return {
+        "certificate": read.path("certificate", True),
+        "key": read.path("key", True),
+        "template": read.text("template", True),
+        "parameters": read.table("parameters", str, "must be text"),
+        "csr": csr,
+    }
 
 
 def load(path: str) -> Config:
@@ -142,4 +139,4 @@ def load(path: str) -> Config:
         data = json.loads(raw.decode())
     except (ValueError, UnicodeError):
         raise ConfigError(path, "is not valid JSON") from None
-    return Config(data, path[: path.rfind("/")] if "/" in path else "", path)
+    return parse(data, path[: path.rfind("/")] if "/" in path else "", path)

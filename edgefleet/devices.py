@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgeagent.config import Config
+from edgeagent.config import parse
 from edgeagent.errors import ConfigError
 from edgeagent.identity import pem_to_der
 from edgeagent.ota import trial
@@ -135,7 +135,7 @@ def _install(
         document["trust"] = f"{root}certs/trust.json"
         (files / "certs" / "trust.json").write_text(json.dumps(trust))
     try:
-        Config(document, str(files))
+        parse(document, str(files))
     except ConfigError as error:
         raise InputError(str(error)) from None
     (files / "agent.json").write_text(json.dumps(document, indent=2))

@@ -8,7 +8,7 @@ import json
 
 from edgeagent import compat
 from edgeagent.attributes import Attributes
-from edgeagent.config import LIMITS, Config
+from edgeagent.config import LIMITS, parse
 from edgeagent.errors import ConfigError, JobFailed
 
 try:
@@ -56,7 +56,7 @@ async def run(job: "Any") -> "dict[str, Any]":
         text = json.dumps(merged).encode()
         if len(text) > LIMITS.CONFIG_BYTES:
             raise JobFailed("config would be larger than %d bytes" % LIMITS.CONFIG_BYTES)
-        config = Config(merged, path[: path.rfind("/")] if "/" in path else "", "config")
+        config = parse(merged, path[: path.rfind("/")] if "/" in path else "", "config")
         probe = Attributes()
         for name in config.attributes:
             probe.register(name, config.attributes[name])

@@ -32,6 +32,7 @@ class JobContext:
         self.agent = runner.agent
         self.revoked = False  # the service has ended the execution: nothing is to be reported any more
         self.ended = False
+        self.outcome: "tuple[str, str, dict[str, Any]] | None" = None  # (status, reason, details), not kept yet
         self._runner = runner
 
     async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:

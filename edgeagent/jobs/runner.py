@@ -103,8 +103,9 @@ class Runner:
             if not job.ended:
                 await self._verify(job)
                 return True
-            self._job = self._task = None
             self.agent.handlers.release()
+            self._settle(job)
+            self._job = self._task = None
         record = self._record
         if record is None:
             execution = await self._next()
@@ -207,29 +208,42 @@ class Runner:
         self._task = asyncio.create_task(self._execute(job, function))
 
     async def _execute(self, job: JobContext, function: "Any") -> None:
-        status, reason = protocol.FAILED, ""
-        details: "dict[str, Any]" = {}
         try:
-            details = await function(job) or {}
-            if not isinstance(details, dict):
-                raise JobFailed("the handler returned %s, not a dict" % type(details).__name__)
-            status = protocol.SUCCEEDED
-        except JobRejected as error:
-            status, reason, details = protocol.REJECTED, str(error), error.details
-        except JobFailed as error:
-            reason, details = str(error), error.details
-        except asyncio.CancelledError:
-            if not job.revoked:
-                raise  # the agent stops; the journal says what was going on
-        except Exception as error:  # the application's; it must end its job, not the agent
-            log.error("jobs", "%s: %s", job.id, compat.traceback_text(error, 400))
-            reason = compat.exc_text(error)
-        if job.revoked:
-            self._forget("was ended by the service")
-        else:
-            self._finish(self._record, status, reason, details)
-        job.ended = True
-        self._wake.set()
+            job.outcome = (protocol.FAILED, "out of memory", {})  # stands if not even the error can be handled
+            try:
+                details = await function(job) or {}
+                if not isinstance(details, dict):
+                    raise JobFailed("the handler returned %s, not a dict" % type(details).__name__)
+                job.outcome = (protocol.SUCCEEDED, "", details)
+            except JobRejected as error:
+                job.outcome = (protocol.REJECTED, str(error), error.details)
+            except JobFailed as error:
+                job.outcome = (protocol.FAILED, str(error), error.details)
+            except asyncio.CancelledError:
+                if not job.revoked:
+                    job.outcome = None  # the agent stops; the journal says what was going on
+            except Exception as error:  # the application's; it must end its job, not the agent
+                job.outcome = (protocol.FAILED, compat.exc_text(error), {})
+                gc.collect()
+                log.error("jobs", "%s: %s", job.id, compat.traceback_text(error, 400))
+            self._settle(job)
+        except Exception as error:
+            log.error(
+                "jobs", "%s", compat.exc_text(error)
+            )  # no RAM: once the handler's modules are gone, _step settles
+        finally:
+            job.ended = True
+            self._wake.set()
+
+    def _settle(self, job: JobContext) -> None:
+        """Keep the outcome of an ended handler; at once, since the link may be down for long."""
+        outcome = job.outcome
+        if outcome is not None:
+            if job.revoked:
+                self._forget("was ended by the service")
+            else:
+                self._finish(self._record, *outcome)
+            job.outcome = None
 
     async def _verify(self, job: JobContext) -> None:
         """Something changed at the service: cancel the handler if its execution is over there."""

@@ -19,6 +19,7 @@ except ImportError:
 
 MAX_CRASHES = const(5)
 _STABLE_MS = const(600000)  # an application that ran so long before it crashed starts a new row
+_RESERVE = const(1024)  # bytes kept for the end of an application that filled the heap
 _CRASH = "/crash.json"  # {"count", "reason"}: the last escape, for diagnostics
 
 
@@ -54,6 +55,7 @@ def run(root: str, application: str, bare: "Any", cause: str = "") -> str:
     Only SystemExit (a reset) passes, and KeyboardInterrupt unless the version is on trial.
     """
     before = set(sys.modules)
+    reserve: "bytearray | None" = bytearray(_RESERVE)
     slot = trial.boot(root, cause)
     on_trial = slot is not None and trial.status(root)["state"] == "trial"
     crash = last_crash(root)
@@ -74,6 +76,7 @@ def run(root: str, application: str, bare: "Any", cause: str = "") -> str:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not on_trial:
             raise
+        reserve = None  # noqa: F841  from here on there is memory again
         _unload(before, application)
         reason = describe(error)
         log.error("launch", "%s", traceback_text(error, 1200))
@@ -85,7 +88,6 @@ def run(root: str, application: str, bare: "Any", cause: str = "") -> str:
 def _unload(before: "set[str]", application: str) -> None:
     """Drop what the application had loaded: if it ran out of memory there is none to record that."""
     if MICROPYTHON:
-        # First what needs no memory at all: the heap may be full to the last byte.
         sys.modules.pop(application, None)
         gc.collect()
         for name in list(sys.modules):

@@ -328,7 +328,7 @@ def test_a_bad_config_change_fails_by_name_and_changes_nothing(tmp_path: Path, c
 
 
 def health(*checks: Callable[[], Any]) -> tuple[bool, str]:
-    settings = config.Config({"endpoint": "e", "ca": "ca", "thing_name": "t", "certificate": "c", "key": "k"})
+    settings = config.parse({"endpoint": "e", "ca": "ca", "thing_name": "t", "certificate": "c", "key": "k"})
     agent = Agent(settings, Machine(settings))
     for check in checks:
         agent.health_check(check)
