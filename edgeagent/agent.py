@@ -20,8 +20,7 @@ import os
 
 from edgeagent import __version__, clock, compat, log
 from edgeagent.attributes import Attributes
-from edgeagent.compat import const
-from edgeagent.config import Config, load
+from edgeagent.compat import Any, const
 from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.jobs.registry import Handlers, unload
 from edgeagent.jobs.runner import Runner
@@ -30,11 +29,6 @@ from edgeagent.mqtt.client import Client
 from edgeagent.mqtt.rpc import Requests
 from edgeagent.ports import detect
 from edgeagent.shadow import Shadow
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 _WATCHDOG_S = const(120)  # longer than any one bounded step between two feeds (provisioning: 75 s)
 _TICK_S = const(5)
@@ -49,9 +43,9 @@ class Agent:
     """
 
     def __init__(
-        self, config: Config, port: "Any" = None, version: str = "0.0.0", config_path: "str | None" = None
+        self, config: "Any", port: "Any" = None, version: str = "0.0.0", config_path: "str | None" = None
     ) -> None:
-        """port: default the one of this runtime. version: of the application, reported as `firmware`."""
+        """config: a Config. port: default this runtime's. version: of the application, reported as `firmware`."""
         log.configure(config.log_level)
         self.config = config
         self.config_path = config_path
@@ -76,7 +70,12 @@ class Agent:
         """path: default /agent.json on boards, EDGEAGENT_CONFIG or agent.json elsewhere. Raises ConfigError."""
         if path is None:
             path = "/agent.json" if compat.MICROPYTHON else os.environ.get("EDGEAGENT_CONFIG", "agent.json")
-        return cls(load(path), None, version, path)
+        from edgeagent.config import load
+
+        config = load(path)
+        del load
+        unload(["edgeagent.config"])
+        return cls(config, None, version, path)
 
     # --- what an application declares
 
@@ -126,7 +125,7 @@ class Agent:
         facts["firmware"] = self.version
         return facts
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: "Any") -> None:
         """Take over a changed configuration: log level and attributes now, `keepalive` at the next restart."""
         self.config = config
         log.configure(config.log_level)

@@ -12,12 +12,14 @@ import sys
 MICROPYTHON = sys.implementation.name == "micropython"
 
 try:
-    from micropython import const as const
-
-    # For annotations, which MicroPython drops: one name here is cheaper than a try/except in every module.
-    Any = object
-except ImportError:
     from typing import Any as Any
+except ImportError:
+    # For annotations, which MicroPython drops: one name here is cheaper than a try/except in every module.
+    Any = object  # type: ignore[misc, assignment]
+
+try:
+    from micropython import const as const
+except ImportError:
 
     def const(value: Any) -> Any:
         """Compile-time constant on MicroPython, identity elsewhere."""

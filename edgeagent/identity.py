@@ -14,8 +14,8 @@ import json
 import os
 
 from edgeagent import compat, log
-from edgeagent.config import LIMITS
 from edgeagent.errors import ConfigError
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

@@ -10,13 +10,9 @@ import binascii
 import os
 
 from edgeagent import compat, log, provisioning
+from edgeagent.compat import Any
 from edgeagent.errors import AgentError, ConfigError, TransportError
 from edgeagent.mqtt.rpc import Requests
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 
 async def onboard(config: "Any", port: "Any", identity: "Any", make_client: "Any") -> None:

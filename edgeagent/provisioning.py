@@ -7,8 +7,8 @@ Source: aws-iot-protocol.md 6.1. The requests have no token, so one is outstandi
 import gc
 
 from edgeagent import topics
-from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

@@ -4,8 +4,8 @@
 import json
 
 from edgeagent import log, topics
-from edgeagent.config import LIMITS
 from edgeagent.errors import Refused
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

@@ -8,13 +8,11 @@ import json
 
 from edgeagent import compat
 from edgeagent.attributes import Attributes
-from edgeagent.config import LIMITS, parse
+from edgeagent.compat import Any
+from edgeagent.config import parse
 from edgeagent.errors import ConfigError, JobFailed
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.limits import LIMITS
+from edgeagent.limits import LIMITS
 
 RESUME = True  # the same change again is no change
 

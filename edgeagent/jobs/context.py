@@ -2,6 +2,7 @@
 """What a job handler gets: facts about its job, and the ways to report, to remember and to restart."""
 
 from edgeagent import log
+from edgeagent.compat import Any
 from edgeagent.errors import JobFailed
 
 try:

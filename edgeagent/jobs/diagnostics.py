@@ -10,13 +10,8 @@ import hashlib
 import json
 
 from edgeagent import clock, log, topics
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import JobFailed, TransportError
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 RESUME = True  # a bundle may be made again: the parts of the new one replace those of the old
 

@@ -7,14 +7,10 @@ Two forms are understood:
 Source: aws-iot-protocol.md sections 5.1 and 5.3.
 """
 
-from edgeagent.config import LIMITS
+from edgeagent.compat import Any
 from edgeagent.errors import JobRejected
 from edgeagent.jobs.protocol import is_name
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.limits import LIMITS
 
 
 def size(value: object) -> int:

@@ -14,13 +14,9 @@ import json
 import os
 
 from edgeagent import compat, log
-from edgeagent.config import LIMITS
+from edgeagent.compat import Any
 from edgeagent.errors import JobFailed
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.limits import LIMITS
 
 
 class Journal:

@@ -5,13 +5,9 @@ Source: aws-iot-protocol.md sections 1.1, 3.3 to 3.12. MicroPython's JSON decode
 every member is checked here before anything else looks at it.
 """
 
-from edgeagent.config import LIMITS
+from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.limits import LIMITS
 
 QUEUED = "QUEUED"
 IN_PROGRESS = "IN_PROGRESS"

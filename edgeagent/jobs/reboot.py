@@ -4,12 +4,8 @@
 SUCCEEDED with {bootId, resetCause} after the restart; FAILED if the device is back without having restarted.
 """
 
+from edgeagent.compat import Any
 from edgeagent.errors import JobFailed
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 RESUME = True
 

@@ -8,17 +8,13 @@ import gc
 import sys
 
 from edgeagent import compat
+from edgeagent.compat import Any
 from edgeagent.errors import ConfigError
 from edgeagent.jobs.protocol import is_name
 
-try:
-    from typing import Any
-except ImportError:
-    pass
-
 BUILT_IN = ("config", "diagnostics", "ota", "reboot")
 # What a built-in handler may bring into memory besides itself.
-_LOADED = ("edgeagent.jobs.", "edgeagent.ota.")
+_LOADED = ("edgeagent.jobs.", "edgeagent.ota.", "edgeagent.config")
 
 
 class Handlers:

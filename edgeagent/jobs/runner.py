@@ -25,18 +25,13 @@ import asyncio
 import gc
 
 from edgeagent import clock, compat, log, topics
-from edgeagent.compat import const
-from edgeagent.config import LIMITS
+from edgeagent.compat import Any, const
 from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
 from edgeagent.jobs import document, protocol
 from edgeagent.jobs.context import JobContext
 from edgeagent.jobs.journal import Journal
+from edgeagent.limits import LIMITS
 from edgeagent.mqtt.backoff import Backoff
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 _RUNNING = "running"
 _REPORT = "report"

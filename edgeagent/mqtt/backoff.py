@@ -3,7 +3,7 @@
 
 import os
 
-from edgeagent.config import LIMITS
+from edgeagent.limits import LIMITS
 
 
 class Backoff:

@@ -22,8 +22,8 @@ import gc
 
 from edgeagent import clock, compat, log, topics
 from edgeagent.compat import const
-from edgeagent.config import LIMITS
 from edgeagent.errors import AgentError, ProtocolError, Refused, TransportError
+from edgeagent.limits import LIMITS
 from edgeagent.mqtt import packet, reader
 
 try:

@@ -11,8 +11,8 @@ import json
 import os
 
 from edgeagent import topics
-from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError, Refused
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

@@ -11,8 +11,8 @@ import binascii
 import json
 
 from edgeagent.compat import const
-from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

@@ -13,8 +13,8 @@ import os
 
 from edgeagent import clock, log, topics
 from edgeagent.compat import const
-from edgeagent.config import LIMITS
 from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
+from edgeagent.limits import LIMITS
 
 try:
     from typing import Any

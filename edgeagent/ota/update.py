@@ -7,8 +7,8 @@ Loaded by the job handler when an update begins; an idle agent has no use for it
 import gc
 
 from edgeagent.compat import const
-from edgeagent.config import LIMITS
 from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.limits import LIMITS
 from edgeagent.ota import trial, verify
 from edgeagent.ota.manifest import MAX_PAYLOAD
 from edgeagent.ota.slots import Slots

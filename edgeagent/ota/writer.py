@@ -11,8 +11,8 @@ import os
 
 from edgeagent import compat
 from edgeagent.compat import const
-from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
+from edgeagent.limits import LIMITS
 from edgeagent.ota.manifest import Manifest
 
 try:

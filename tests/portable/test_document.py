@@ -2,9 +2,9 @@
 import json
 import unittest
 
-from edgeagent.config import LIMITS
 from edgeagent.errors import JobRejected
 from edgeagent.jobs import document
+from edgeagent.limits import LIMITS
 
 
 def step(kind="runHandler", **given):

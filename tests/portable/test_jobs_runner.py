@@ -6,8 +6,8 @@ import json
 import unittest
 
 from edgeagent import log
-from edgeagent.config import LIMITS
 from edgeagent.errors import JobFailed, JobRejected, Refused, UpdateError
+from edgeagent.limits import LIMITS
 from edgeagent.mqtt import backoff
 from tests.portable.job_service import Device, Fuse, Port, Service, journal_is_empty, live, wipe
 

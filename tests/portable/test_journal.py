@@ -2,9 +2,9 @@
 import unittest
 
 from edgeagent import compat
-from edgeagent.config import LIMITS
 from edgeagent.errors import JobFailed
 from edgeagent.jobs.journal import Journal
+from edgeagent.limits import LIMITS
 from tests.portable.job_service import Fuse, PowerCut, wipe
 
 PATH = "job-test-state/job.json"

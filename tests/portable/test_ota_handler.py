@@ -6,9 +6,9 @@ import json
 import unittest
 
 from edgeagent import compat, log
-from edgeagent.config import LIMITS
 from edgeagent.errors import JobFailed, JobRejected, UpdateError
 from edgeagent.jobs import ota
+from edgeagent.limits import LIMITS
 from edgeagent.ota import state, trial
 from edgeagent.ota.transfer import Fetcher
 from tests.portable.ota_support import BLOCK, Artifact, Key, contents, damage, fresh, pattern, trust

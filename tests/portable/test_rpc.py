@@ -5,8 +5,8 @@ import asyncio
 import json
 import unittest
 
-from edgeagent.config import LIMITS
 from edgeagent.errors import ProtocolError, Refused, TransportError
+from edgeagent.limits import LIMITS
 from edgeagent.mqtt import packet
 from edgeagent.mqtt.rpc import Requests
 from tests.portable.wire import Server, outcome, play

@@ -8,8 +8,8 @@ import os
 import unittest
 
 from edgeagent import compat, log
-from edgeagent.config import LIMITS
 from edgeagent.errors import Refused, UpdateError
+from edgeagent.limits import LIMITS
 from edgeagent.ota import transfer
 from edgeagent.ota.manifest import Manifest
 from edgeagent.ota.transfer import Fetcher
