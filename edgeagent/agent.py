@@ -34,6 +34,7 @@ _WATCHDOG_S = const(120)  # longer than any one bounded step between two feeds (
 _TICK_S = const(5)
 _REPORT_MS = const(60000)  # how often changed attributes are looked for
 _STABLE_MS = const(30000)  # a link that lasted so long starts the back-off anew
+_COLLECT_BYTES = const(8192)
 _CHECK_S = const(30)  # for one application health check
 
 
@@ -139,6 +140,8 @@ class Agent:
 
     async def start(self) -> None:
         """Connect and serve until cancelled."""
+        if compat.MICROPYTHON:
+            gc.threshold(_COLLECT_BYTES)  # type: ignore[attr-defined]  # little garbage: large blocks find room
         self._dog = self.port.watchdog(_WATCHDOG_S)
         self._runner = Runner(self)
         tasks = [asyncio.create_task(self._keep("jobs", self._runner.run))]

@@ -3,7 +3,6 @@
 `ports/` or `mqtt/`.
 """
 
-
 try:
     from typing import Any
 except ImportError:

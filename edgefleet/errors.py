@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the fleet side. A service raises ApiError with AWS's exception name; each front (HTTP, MQTT, CLI) renders it."""
+"""Errors of the fleet side. A service raises ApiError with AWS's exception name; each front renders it its own way."""
 
 from __future__ import annotations
 

@@ -34,9 +34,10 @@ from edgefleet.errors import InputError
 from edgefleet.index import Index
 from edgefleet.index.operations import IndexOperations
 from edgefleet.jobs import device_plane as jobs_plane
-from edgefleet.jobs import rollout
+from edgefleet.jobs import lifecycle, rollout
 from edgefleet.jobs.operations import JobOperations, JobsDataOperations
 from edgefleet.messages import Request
+from edgefleet.provisioning import ownership
 from edgefleet.provisioning.bulk import BulkTasks
 from edgefleet.provisioning.device_plane import ClaimProvisioning
 from edgefleet.provisioning.operations import ProvisioningOperations
@@ -139,7 +140,7 @@ class Site:
     def _compose(self, verifier: Verifier, endpoint: str, claim_folder: Path) -> None:
         """The domains, wired to each other and to the two fronts."""
         index = Index()
-        self.store.before_commit.append(lambda tx: index.refresh(tx, tx.touched))
+        self.store.before_commit += [lifecycle.forget_deleted, lambda tx: index.refresh(tx, tx.touched)]
         self._bulk = BulkTasks(
             self.objects, self._authority, lambda bucket, key: self._presign(bucket, key, _REPORT_LINK_S)
         )
@@ -205,8 +206,9 @@ class Site:
             await asyncio.sleep(pause_s)
 
     async def _tick(self) -> None:
-        """What happens by time alone: rollouts, time-outs."""
+        """What happens by time alone: rollouts, time-outs, certificates that nobody came for."""
         self.commit(lambda tx: rollout.tick(tx, time.time(), self._presign))
+        self.commit(ownership.expire)
 
     async def _bulk_steps(self) -> None:
         """Bulk registration until nothing is left, in chunks between which devices and operators get their turn."""

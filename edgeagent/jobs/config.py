@@ -12,7 +12,6 @@ from edgeagent.compat import Any
 from edgeagent.config import parse
 from edgeagent.errors import ConfigError, JobFailed
 from edgeagent.limits import LIMITS
-from edgeagent.limits import LIMITS
 
 RESUME = True  # the same change again is no change
 

@@ -16,14 +16,9 @@ The slots' state, not this job's journal, is the truth about what happened. It n
 import asyncio
 
 from edgeagent import clock, compat, log
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
 from edgeagent.ota import trial
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 RESUME = True
 _RETRY_S = const(2)

@@ -16,9 +16,9 @@ FAILED = "FAILED"
 REJECTED = "REJECTED"
 
 # Refusals after which an execution is no longer ours: finished by somebody else, or gone (section 3.10).
-_OVER = ("InvalidStateTransition", "TerminalStateReached", "ResourceNotFound")
+OVER = ("InvalidStateTransition", "TerminalStateReached", "ResourceNotFound")
 # "Retry only RequestThrottled and InternalError" (section 3.10).
-_PASSING = ("RequestThrottled", "InternalError")
+PASSING = ("RequestThrottled", "InternalError")
 
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 _KEY_CHARS = _NAME_CHARS + ":"
@@ -34,7 +34,6 @@ class Execution:
         self.version: int = data["versionNumber"]
         self.status: str = data["status"]
         self.document: object = data.get("jobDocument")
-        self.details: "dict[str, Any]" = data.get("statusDetails", {})
 
 
 def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
@@ -58,16 +57,9 @@ def execution(reply: "dict[str, Any]") -> "Execution | None":
     for name, kind in (("status", str), ("executionNumber", int), ("versionNumber", int)):
         if type(data.get(name)) is not kind:  # a bool is an int to isinstance
             wrong = name
-    if not isinstance(data.get("statusDetails", {}), dict):
-        wrong = "statusDetails"
     if wrong:
         raise ProtocolError("execution: wrong " + wrong)
     return Execution(data)
-
-
-def describe(number: int, with_document: bool) -> "dict[str, Any]":
-    """Body of a `{jobId}/get` request (section 3.6)."""
-    return {"executionNumber": number, "includeJobDocument": with_document}
 
 
 def update(status: str, details: "dict[str, Any] | None", number: int) -> "dict[str, Any]":
@@ -82,50 +74,26 @@ def update(status: str, details: "dict[str, Any] | None", number: int) -> "dict[
     return body
 
 
-def is_over(code: str) -> bool:
-    """True if a refusal with `code` means that the execution needs nothing more from us."""
-    return code in _OVER
-
-
-def is_passing(code: str) -> bool:
-    """True if the same request may succeed later."""
-    return code in _PASSING
-
-
-def refused_status(body: "dict[str, Any]") -> "str | None":
-    """The status that came with a refusal (`executionState.status`), or None."""
-    state = body.get("executionState")
-    status = state.get("status") if isinstance(state, dict) else None
-    return status if isinstance(status, str) else None
-
-
-def _clean_text(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    out = ""
-    for char in text[: LIMITS.STATUS_DETAIL_CHARS]:
-        code = ord(char)
-        # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
-        if code < 32 or 127 <= code < 160 or 0x200B <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code > 0xE0000:
-            char = " "
-        out += char
-    return out
-
-
-def clean_details(details: "dict[str, Any]") -> "dict[str, Any]":
+def clean_details(details: "dict[str, Any]") -> "dict[str, str]":
     """statusDetails as the service accepts them: at most 10 pairs, text values without control characters.
 
     Numbers and booleans become text; empty values, None and the pairs beyond the tenth are left out; too long values
     keep their start. Characters that a key may not have become `_`. Source: section 1.1.
     """
-    out: "dict[str, Any]" = {}
+    out: "dict[str, str]" = {}
     for key in details:
         value = details[key]
-        if value is None or len(out) == LIMITS.STATUS_DETAIL_PAIRS:
+        if value is None or value == "" or len(out) == LIMITS.STATUS_DETAIL_PAIRS:
             continue
-        text = _clean_text(value)
-        name = ""
-        for char in str(key)[:128]:
-            name += char if char in _KEY_CHARS else "_"
-        if text and name:
-            out[name] = text
+        value = str(value).lower() if isinstance(value, bool) else str(value)
+        name = "".join([char if char in _KEY_CHARS else "_" for char in str(key)[:128]])
+        out[name] = "".join([_clean(char) for char in value[: LIMITS.STATUS_DETAIL_CHARS]])
     return out
+
+
+def _clean(char: str) -> str:
+    code = ord(char)
+    # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
+    if code < 32 or 127 <= code < 160 or 0x200B <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code > 0xE0000:
+        return " "
+    return char

@@ -185,9 +185,10 @@ class Runner:
         """The execution while it is ours to work on, else None."""
         topic = self._topic(job_id + "/get")
         try:
-            reply = await self.agent.requests.call(topic, protocol.describe(number, with_document))
+            body = {"executionNumber": number, "includeJobDocument": with_document}
+            reply = await self.agent.requests.call(topic, body)
         except Refused as error:
-            if protocol.is_over(error.code):
+            if error.code in protocol.OVER:
                 return None
             raise
         execution = protocol.execution(reply)
@@ -262,10 +263,10 @@ class Runner:
             except TransportError:
                 pass
             except Refused as error:
-                if protocol.is_over(error.code):
+                if error.code in protocol.OVER:
                     job.revoked = True
                     raise asyncio.CancelledError() from None
-                if not protocol.is_passing(error.code):
+                if error.code not in protocol.PASSING:
                     log.warning("jobs", "%s: progress: %s", job.id, error)
                     break
             await asyncio.sleep(backoff.next())
@@ -313,14 +314,14 @@ class Runner:
         try:
             await self.agent.requests.call(topic, protocol.update(status, record["details"], record["executionNumber"]))
         except Refused as error:
-            if protocol.is_over(error.code):
-                held = protocol.refused_status(error.body)
-                if held == protocol.IN_PROGRESS and status == protocol.REJECTED:
+            if error.code in protocol.OVER:
+                held = error.body.get("executionState")
+                if status == protocol.REJECTED and held and held.get("status") == protocol.IN_PROGRESS:
                     record["status"] = protocol.FAILED  # a service that takes REJECTED only before the start (3.7)
                     return
                 self._forget("not taken, %s" % compat.exc_text(error))
                 return
-            if record["details"] and not protocol.is_passing(error.code):
+            if record["details"] and error.code not in protocol.PASSING:
                 log.error("jobs", "%s: details refused: %s", record["jobId"], compat.exc_text(error))
                 record["details"] = {}  # the status matters more than its details
                 return

@@ -4,5 +4,15 @@
 manifest.py  what an artifact is            verify.py + ecdsa.py  who may publish it, and whether it fits this device
 transfer.py  how blocks arrive              writer.py             how verified blocks reach the slot
 slots.py     the two slots                  state.py + trial.py   which one runs, trial, confirmation, rollback
-launch.py    start the right slot           guard.py              no trial lasts for ever
+launch.py + safety.py  start the right slot and survive it        guard.py  no trial lasts for ever
+Boards load each of them when it is needed and drop it again.
 """
+
+MAX_PAYLOAD = 8388608  # bytes; its hash list is then 64 KiB, which only larger devices can hold
+
+
+class Running:
+    """What `trial.boot` chose in this process. slot: "a", "b" or None; known: whether it ran here at all."""
+
+    slot: "str | None" = None
+    known = False

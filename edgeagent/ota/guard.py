@@ -9,13 +9,8 @@ cancelled meanwhile.
 import asyncio
 
 from edgeagent import clock, log
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.ota import trial
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 _POLL_S = const(1)
 

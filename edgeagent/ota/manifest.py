@@ -10,19 +10,14 @@ strictly here; a signature covers the exact bytes, never a re-encoding.
 import binascii
 import json
 
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.ota import MAX_PAYLOAD
 
 MAGIC = b"EAM1"
 ECDSA_P256 = 1  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
 MAX_FILES = 128
-MAX_PAYLOAD = 8388608  # bytes; its hash list is then 64 KiB, which only larger devices can hold
 _SIGNATURES = const(8)
 # Anything else is refused: a rule that this agent does not know must not be ignored.
 _MEMBERS = "format,name,version,security_version,boards,runtime,mpy,expires,files,payload"
@@ -96,61 +91,78 @@ def _path(path: str, field: str) -> None:
 class Manifest:
     """A checked manifest. boards: list of names; mpy, expires: int or None; files: [(path, size, sha256, mode)] with
     mode int or None; size, sha256, blocks_sha256: of the payload; blocks: number of blocks.
+    No methods: it outlives this module.
     """
 
-    def __init__(self, raw: bytes) -> None:
-        """raw: the exact bytes, their signatures already verified.
+    name: str
+    version: str
+    security_version: int
+    boards: "list[str]"
+    runtime: str
+    mpy: "int | None"
+    expires: "int | None"
+    size: int
+    sha256: bytes
+    blocks_sha256: bytes
+    blocks: int
+    files: "list[tuple[str, int, bytes, int | None]]"
 
-        Raises UpdateError "manifest" naming the member that breaks the table of docs/ota.md.
-        """
-        try:
-            data = json.loads(raw.decode())
-        except ValueError:
-            raise UpdateError("manifest", "not JSON") from None
-        _need(isinstance(data, dict), "not an object")
-        for member in data:
-            _need(member in _MEMBERS.split(","), member)
-        get = data.get
-        _int(get("format"), "format", 1, 1)
-        self.name = _text(get("name"), "name")
-        self.version = _text(get("version"), "version")
-        self.security_version = _int(get("security_version"), "security_version", 0, 1 << 30)
-        self.boards = [_text(board, "boards") for board in _list(get("boards"), "boards", 32)]
-        self.runtime = get("runtime")
-        _need(self.runtime in ("micropython", "cpython", "any"), "runtime")
-        self.mpy = None if get("mpy") is None else _int(get("mpy"), "mpy", 1, 255)
-        self.expires = None if get("expires") is None else _int(get("expires"), "expires", 1, 1 << 40)
-        payload = get("payload")
-        _need(isinstance(payload, dict), "payload")
-        get = payload.get
-        self.size = _int(get("size"), "payload.size", 1, MAX_PAYLOAD)
-        _int(get("block"), "payload.block", LIMITS.BLOCK, LIMITS.BLOCK)
-        self.sha256 = _hash(get("sha256"), "payload.sha256")
-        self.blocks_sha256 = _hash(get("blocks_sha256"), "payload.blocks_sha256")
-        self.blocks = (self.size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
-        self.files: "list[tuple[str, int, bytes, int | None]]" = []
-        self._read_files(_list(data.get("files"), "files", MAX_FILES))
 
-    def _read_files(self, files: "list[Any]") -> None:
-        total = 0
-        taken = {}  # path without the suffix of a module: True for a file, False for a folder
-        for n, entry in enumerate(files):
-            field = "files[%d]" % n
-            _need(isinstance(entry, list) and 3 <= len(entry) <= 4, field)
-            path = _text(entry[0], field, 200)
-            _path(path, field)
-            mode = entry[3] if len(entry) == 4 else None
-            if mode is not None:
-                _int(mode, field, 0, 0o777)
-            # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
-            module = path[:-4] + ".py" if path[-4:] == ".mpy" else path
-            _need(module not in taken, field)
-            taken[module] = True
-            cut = path.rfind("/")
-            while cut > 0:
-                _need(not taken.get(path[:cut]), field)
-                taken[path[:cut]] = False
-                cut = path[:cut].rfind("/")
-            total += _int(entry[1], field, 0, MAX_PAYLOAD)
-            self.files.append((path, entry[1], _hash(entry[2], field), mode))
-        _need(total == self.size, "payload.size")
+def parse_manifest(raw: bytes) -> Manifest:
+    """raw: the exact bytes, their signatures already verified.
+
+    Raises UpdateError "manifest" naming the member that breaks the table of docs/ota.md.
+    """
+    try:
+        data = json.loads(raw.decode())
+    except ValueError:
+        raise UpdateError("manifest", "not JSON") from None
+    _need(isinstance(data, dict), "not an object")
+    for member in data:
+        _need(member in _MEMBERS.split(","), member)
+    get = data.get
+    _int(get("format"), "format", 1, 1)
+    result = Manifest()
+    result.name = _text(get("name"), "name")
+    result.version = _text(get("version"), "version")
+    result.security_version = _int(get("security_version"), "security_version", 0, 1 << 30)
+    result.boards = [_text(board, "boards") for board in _list(get("boards"), "boards", 32)]
+    result.runtime = get("runtime")
+    _need(result.runtime in ("micropython", "cpython", "any"), "runtime")
+    result.mpy = None if get("mpy") is None else _int(get("mpy"), "mpy", 1, 255)
+    result.expires = None if get("expires") is None else _int(get("expires"), "expires", 1, 1 << 40)
+    result.files = _files(_list(get("files"), "files", MAX_FILES))
+    payload = get("payload")
+    _need(isinstance(payload, dict), "payload")
+    get = payload.get
+    result.size = _int(get("size"), "payload.size", 1, MAX_PAYLOAD)
+    _need(result.size == sum([entry[1] for entry in result.files]), "payload.size")
+    _int(get("block"), "payload.block", LIMITS.BLOCK, LIMITS.BLOCK)
+    result.sha256 = _hash(get("sha256"), "payload.sha256")
+    result.blocks_sha256 = _hash(get("blocks_sha256"), "payload.blocks_sha256")
+    result.blocks = (result.size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
+    return result
+
+
+def _files(entries: "list[Any]") -> "list[tuple[str, int, bytes, int | None]]":
+    files = []
+    taken = {}  # path without the suffix of a module: True for a file, False for a folder
+    for n, entry in enumerate(entries):
+        field = "files[%d]" % n
+        _need(isinstance(entry, list) and 3 <= len(entry) <= 4, field)
+        path = _text(entry[0], field, 200)
+        _path(path, field)
+        mode = entry[3] if len(entry) == 4 else None
+        if mode is not None:
+            _int(mode, field, 0, 0o777)
+        # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
+        module = path[:-4] + ".py" if path[-4:] == ".mpy" else path
+        _need(module not in taken, field)
+        taken[module] = True
+        cut = path.rfind("/")
+        while cut > 0:
+            _need(not taken.get(path[:cut]), field)
+            taken[path[:cut]] = False
+            cut = path[:cut].rfind("/")
+        files.append((path, _int(entry[1], field, 0, MAX_PAYLOAD), _hash(entry[2], field), mode))
+    return files

@@ -7,14 +7,9 @@ A power cut between any two flash operations leaves the active slot as it was.
 
 import os
 
-from edgeagent.compat import make_dirs, remove_tree
+from edgeagent.compat import Any, make_dirs, remove_tree
 from edgeagent.errors import UpdateError
 from edgeagent.ota import state
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 
 class Slots:
@@ -33,22 +28,17 @@ class Slots:
         slot = self.active()
         return self.root + "/" + slot if slot else None
 
-    def inactive_path(self) -> str:
-        """Folder of the slot that an update may fill."""
-        return self.root + "/" + state.other(self.active())
-
-    def prepare(self, artifact: "str | None" = None) -> str:
+    def prepare(self, artifact: str) -> str:
         """The inactive slot's folder, empty, or as an earlier download of the same artifact left it.
 
-        artifact: hex SHA-256 of the manifest; `complete` must follow. None: the caller fills the slot of a device that
-        is not running (at the factory) and no download can be resumed.
+        artifact: hex SHA-256 of the manifest; `complete` must follow.
         Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
         """
         document = self._not_on_trial()
         slot = state.other(self.active())
         path = self.root + "/" + slot
         known = state.info(self.root, slot)
-        if artifact and known["artifact"] == artifact:
+        if known["artifact"] == artifact:
             if known["complete"]:
                 self._note(slot, False, artifact)
             return path
@@ -60,10 +50,7 @@ class Slots:
         self._note(slot, False, None)
         remove_tree(path)
         os.mkdir(path)
-        if artifact:
-            self._note(slot, False, artifact)
-        else:
-            os.unlink(path + ".json")
+        self._note(slot, False, artifact)
         return path
 
     def _note(self, slot: str, complete: bool, artifact: "str | None", version: str = "", security: int = 0) -> None:
@@ -83,7 +70,7 @@ class Slots:
         """Declare the inactive slot verified, every byte read back from flash. Raises OSError."""
         self._note(state.other(self.active()), True, artifact, version, security_version)
 
-    def activate(self, version: str, job_id: "str | None", deadline_s: int, previous: "str | None" = None) -> None:
+    def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
         """Run the inactive slot from the next boot on, as a trial of `deadline_s` seconds. One durable write.
 
         previous: version that runs now, if the caller knows it better than the slot's record.

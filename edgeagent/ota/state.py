@@ -13,12 +13,7 @@ import hashlib
 import json
 import os
 
-from edgeagent.compat import is_dir, read_file, write_atomic
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.compat import Any, is_dir, read_file, write_atomic
 
 _LIMIT = 2048  # bytes of a sealed file
 _SEAL = 16  # hex characters of SHA-256 before the JSON text

@@ -12,14 +12,9 @@ import json
 import os
 
 from edgeagent import clock, log, topics
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
 from edgeagent.limits import LIMITS
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 _WINDOW = const(8)  # blocks asked for at a time; a request may return 32 (128 KB), and GetStream is rate-limited
 _RETRIES = const(6)  # requests in a row without a single block, link up, before giving up

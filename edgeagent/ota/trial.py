@@ -7,23 +7,12 @@ Each arrow is one durable write (state.save). Power loss in a trial counts as a 
 trial boots ended, so that an interrupted trial is not mistaken for a crash.
 """
 
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
+from edgeagent.ota import Running as Running
 from edgeagent.ota import state
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 MAX_BOOTS = const(3)
 _REASON_CHARS = const(240)
-
-
-class Running:
-    """What `boot` chose in this process. slot: "a", "b" or None; known: whether `boot` ran here at all."""
-
-    slot: "str | None" = None
-    known = False
 
 
 def boot(root: str, cause: str = "") -> "str | None":

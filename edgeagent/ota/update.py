@@ -6,19 +6,13 @@ Loaded by the job handler when an update begins; an idle agent has no use for it
 
 import gc
 
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.jobs.registry import unload
 from edgeagent.limits import LIMITS
-from edgeagent.ota import trial, verify
-from edgeagent.ota.manifest import MAX_PAYLOAD
+from edgeagent.ota import MAX_PAYLOAD, trial
 from edgeagent.ota.slots import Slots
 from edgeagent.ota.transfer import Fetcher
-from edgeagent.ota.writer import Writer
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 _PERCENT_STEP = const(10)
 
@@ -50,13 +44,11 @@ async def fetch(job: "Any", slots: Slots) -> str:
     Returns its version. Raises JobRejected for a bad document, UpdateError, and CancelledError if the job was ended.
     """
     stream, envelope_size, blocks_size, payload_size = arguments(job.document)
-    agent = job.agent
-    trust = verify.load_trust(agent.config.trust)
-    fetcher = Fetcher(agent, stream)
+    fetcher = Fetcher(job.agent, stream)
     try:
-        manifest, artifact = await verify.open_envelope(await _whole(fetcher, 0, envelope_size), trust)
-        floor = max(trust.floor, trial.status(slots.root)["floor"])
-        verify.check(manifest, agent.port.facts(), agent.version, floor)
+        manifest, artifact = await _open(job.agent, slots.root, fetcher, envelope_size)
+        # They have done their work, and a board needs their RAM for the rest.
+        unload(["edgeagent.ota.verify", "edgeagent.ota.ecdsa", "edgeagent.ota.manifest"])
         if payload_size != manifest.size or blocks_size != 32 * manifest.blocks:
             raise UpdateError("size", "the job's sizes are not those of the artifact")
         await _fill(job, slots, fetcher, manifest, artifact)
@@ -66,6 +58,17 @@ async def fetch(job: "Any", slots: Slots) -> str:
     finally:
         await fetcher.close()
         gc.collect()
+
+
+async def _open(agent: Any, root: str, fetcher: Fetcher, size: int) -> "tuple[Any, str]":
+    """The manifest of the stream's envelope, signed by those we trust and meant for this device, and its hash."""
+    from edgeagent.ota import verify
+
+    trust = verify.load_trust(agent.config.trust)
+    manifest, artifact = await verify.open_envelope(await _whole(fetcher, 0, size), trust)
+    floor = max(trust.floor, trial.status(root)["floor"])
+    verify.check(manifest, agent.port.facts(), agent.version, floor)
+    return manifest, artifact
 
 
 async def _whole(fetcher: Fetcher, file: int, size: int) -> bytearray:
@@ -80,6 +83,8 @@ async def _whole(fetcher: Fetcher, file: int, size: int) -> bytearray:
 
 
 async def _fill(job: "Any", slots: Slots, fetcher: Fetcher, manifest: "Any", artifact: str) -> None:
+    from edgeagent.ota.writer import Writer
+
     folder = slots.prepare(artifact)
     writer = Writer(folder, manifest, await _whole(fetcher, 1, 32 * manifest.blocks))
     reported = 0

@@ -12,15 +12,10 @@ import json
 import sys
 
 from edgeagent import clock, compat
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import ConfigError, UpdateError
 from edgeagent.ota import ecdsa
-from edgeagent.ota.manifest import ECDSA_P256, Manifest, parse_envelope
-
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.ota.manifest import ECDSA_P256, Manifest, parse_envelope, parse_manifest
 
 _TRUST_BYTES = const(4096)
 _KEYS = const(8)
@@ -88,7 +83,7 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[Manife
             good.append(key_id)
     if len(good) < trust.threshold:
         raise UpdateError("signature", "%d valid, %d needed" % (len(good), trust.threshold))
-    return Manifest(manifest), binascii.hexlify(digest).decode()
+    return parse_manifest(manifest), binascii.hexlify(digest).decode()
 
 
 def check(manifest: Manifest, facts: "dict[str, Any]", running: "str | None", floor: int) -> None:

@@ -10,15 +10,9 @@ import hashlib
 import os
 
 from edgeagent import compat
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
-from edgeagent.ota.manifest import Manifest
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 SYNC_BLOCKS = const(8)  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
 _BLOCK = LIMITS.BLOCK
@@ -27,7 +21,7 @@ _BLOCK = LIMITS.BLOCK
 class Writer:
     """Fills `folder` with the files of a manifest."""
 
-    def __init__(self, folder: str, manifest: Manifest, hashes: "bytes | bytearray") -> None:
+    def __init__(self, folder: str, manifest: Any, hashes: "bytes | bytearray") -> None:
         """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed."""
         if len(hashes) != 32 * manifest.blocks or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
             raise UpdateError("block-hash", "the list of block hashes is not the signed one")

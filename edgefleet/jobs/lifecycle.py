@@ -148,6 +148,15 @@ def time_out(tx: Tx, context: Context, execution: Execution) -> None:
     settle(tx, context, after)
 
 
+def forget_deleted(tx: Tx) -> None:
+    """`store.before_commit` hook: of the things touched in this transaction, those that are gone take their pending
+    executions with them.
+    """
+    for name in sorted(tx.touched):
+        if tx.one("SELECT 1 FROM things WHERE name = ?", (name,)) is None:
+            forget_thing(tx, Context.current(), name)
+
+
 def forget_thing(tx: Tx, context: Context, thing: str) -> None:
     """A thing was deleted: its pending executions end REMOVED, without telling anyone (section 4.8)."""
     for execution in records.pending(tx, thing):

@@ -20,7 +20,7 @@ import vfs
 
 from edgeagent import compat
 from edgeagent.ota import launch, state, trial
-from edgeagent.ota.manifest import Manifest
+from edgeagent.ota.manifest import parse_manifest
 from edgeagent.ota.slots import Slots
 from edgeagent.ota.writer import Writer
 from tests.portable.ota_support import BLOCK, Artifact, contents, pattern
@@ -105,7 +105,7 @@ class Scenario:
 
     def __init__(self, files, ends_well):
         self.artifact = Artifact(sorted(files.items()))
-        self.manifest = Manifest(self.artifact.manifest)
+        self.manifest = parse_manifest(self.artifact.manifest)
         self.new = files
         self.ends_well = ends_well
 

@@ -152,7 +152,8 @@ def test_the_core_imports_only_what_both_runtimes_have(module: str) -> None:
 def test_typing_is_imported_only_inside_try(module: str) -> None:
     typing_lines = {statement.lineno for statement in type_only(module)}
     for name, node in imports(module):
-        assert name != "typing" or node.lineno in typing_lines, f"{module}:{node.lineno}"
+        in_place = node.lineno in typing_lines or module == "edgeagent.compat"  # the one place for the two runtimes
+        assert name != "typing" or in_place, f"{module}:{node.lineno}"
 
 
 def test_ports_of_boards_import_only_what_boards_have() -> None:

@@ -19,8 +19,8 @@ from edgefleet.artifacts.build import compile_file
 from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET, VirtualBoard
 from tests.support import ROOT
 
-PARTS = ("__init__", "clock", "compat", "config", "errors", "log")
-OTA = ("__init__", "launch", "state", "trial")
+PARTS = ("__init__", "clock", "compat", "errors", "limits", "log")
+OTA = ("__init__", "launch", "safety", "state", "trial")
 GOOD = """
 import sys
 def main():
@@ -122,10 +122,10 @@ def test_the_active_slot_runs(bench: Bench) -> None:
 )
 def test_bad_version_on_trial_goes_back_at_once_and_says_why(bench: Bench, source: str, reason: str) -> None:
     bench.on_trial(source + "\nimport sys\n")
-    show = "from edgeagent.ota import trial\nprint('old runs,', trial.status('/slots'))\nwhile True: pass\n"
+    show = "from edgeagent.ota import trial\nprint('old runs,', trial.status('/slots'))\nprint('old done')\nwhile True: pass\n"
     bench.slot("a", show)
     bench.start()
-    bench.wait_for("old runs,")
+    bench.wait_for("old done")
     assert bench.board.resets[:2] == [PWRON_RESET, HARD_RESET]
     line = next(line for line in bench.board.console.splitlines() if line.startswith("old runs,"))
     assert "rolled_back" in line

@@ -53,13 +53,6 @@ class Filling(Case):
         self.assertEqual(self.slots.active_path(), self.root + "/a")
         self.assertEqual(self.slots.prepare(A1), self.root + "/b")
 
-    def test_factory_installation_without_an_artifact(self):
-        put(self.slots.prepare(), b"x")
-        self.slots.activate("1.0.0", None, 0)
-        self.assertTrue(trial.confirm(self.root))
-        self.assertEqual(trial.boot(self.root), self.root + "/a")
-        self.assertEqual(trial.status(self.root)["state"], "confirmed")
-
     def test_preparing_wipes_what_another_artifact_left(self):
         self.factory()
         put(self.slots.prepare(A1), b"left")

@@ -11,7 +11,7 @@ from edgeagent import compat, log
 from edgeagent.errors import Refused, UpdateError
 from edgeagent.limits import LIMITS
 from edgeagent.ota import transfer
-from edgeagent.ota.manifest import Manifest
+from edgeagent.ota.manifest import parse_manifest
 from edgeagent.ota.transfer import Fetcher
 from edgeagent.ota.writer import SYNC_BLOCKS, Writer
 from tests.portable.ota_support import BLOCK, Artifact, contents, damage, fresh, pattern
@@ -215,7 +215,7 @@ class Writing(unittest.TestCase):
             ("last", b""),
         ]
         self.artifact = Artifact(self.files)
-        self.manifest = Manifest(self.artifact.manifest)
+        self.manifest = parse_manifest(self.artifact.manifest)
         self.payload = self.artifact.payload
 
     def tearDown(self):
@@ -324,7 +324,7 @@ class Writing(unittest.TestCase):
 
     def test_file_hash_that_contradicts_the_block_hashes_is_refused(self):
         self.artifact.document["files"][2][2] = "00" * 32
-        self.manifest = Manifest(json.dumps(self.artifact.document).encode())
+        self.manifest = parse_manifest(json.dumps(self.artifact.document).encode())
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer)
@@ -332,7 +332,7 @@ class Writing(unittest.TestCase):
 
     def test_payload_hash_is_checked_too(self):
         self.artifact.document["payload"]["sha256"] = "00" * 32
-        self.manifest = Manifest(json.dumps(self.artifact.document).encode())
+        self.manifest = parse_manifest(json.dumps(self.artifact.document).encode())
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer)
@@ -341,7 +341,7 @@ class Writing(unittest.TestCase):
     def test_many_small_files_in_one_block(self):
         self.files = [("f%02d" % n, pattern(n * 3, n)) for n in range(100)]
         self.artifact = Artifact(self.files)
-        self.manifest = Manifest(self.artifact.manifest)
+        self.manifest = parse_manifest(self.artifact.manifest)
         self.payload = self.artifact.payload
         self.complete(self.writer())
 

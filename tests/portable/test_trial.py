@@ -7,7 +7,7 @@ import unittest
 
 from edgeagent import compat, log
 from edgeagent.errors import UpdateError
-from edgeagent.ota import guard, launch, state, trial
+from edgeagent.ota import guard, launch, safety, state, trial
 from edgeagent.ota.slots import Slots
 from tests.portable.ota_support import fresh
 
@@ -222,7 +222,7 @@ class Launching(Case):
     def test_crash_of_a_confirmed_version_is_kept_for_diagnostics(self):
         self.write("a", "1 / 0\n")
         self.run_app()
-        crash = launch.last_crash(self.root)
+        crash = safety.last_crash(self.root)
         self.assertEqual(crash["count"], 1)
         self.assertIn("ZeroDivisionError", crash["reason"])
 
@@ -237,17 +237,17 @@ class Launching(Case):
 
     def test_version_that_keeps_crashing_makes_room_for_the_bare_agent(self):
         self.write("a", "1 / 0\n")
-        for _ in range(launch.MAX_CRASHES):
+        for _ in range(safety.MAX_CRASHES):
             self.assertNotEqual(self.run_app(), "")
         self.assertEqual((self.run_app(), self.bare), ("", 1))
         # Once: the next boot gives the application its chance again.
         self.assertNotEqual(self.run_app(), "")
 
     def test_crash_after_a_long_run_starts_a_new_row(self):
-        launch.failed(self.root, "x")
-        launch.failed(self.root, "x")
-        launch.failed(self.root, "x", True)
-        self.assertEqual(launch.last_crash(self.root)["count"], 1)
+        safety.failed(self.root, "x")
+        safety.failed(self.root, "x")
+        safety.failed(self.root, "x", True)
+        self.assertEqual(safety.last_crash(self.root)["count"], 1)
 
 
 class Guarding(Case):
