@@ -7,19 +7,18 @@ from edgeagent.limits import LIMITS
 
 
 class Backoff:
-    """Delays that double from `minimum` to `maximum` seconds; each is drawn evenly from the upper half of its step."""
+    """Delays that double from `start` to `stop` seconds; each is drawn evenly from the upper half of its step."""
 
-    def __init__(self, minimum: int = LIMITS.BACKOFF_MIN_S, maximum: int = LIMITS.BACKOFF_MAX_S) -> None:
-        self._minimum = minimum
-        self._maximum = maximum
-        self._step = minimum
+    def __init__(self, start: int = LIMITS.BACKOFF_MIN_S, stop: int = LIMITS.BACKOFF_MAX_S) -> None:
+        self.start = self.step = start
+        self.stop = stop
 
     def next(self) -> float:
         """Seconds to wait now; the step after this one is twice as long, up to the cap."""
-        step = self._step
-        self._step = min(step * 2, self._maximum)
+        step = self.step
+        self.step = min(step * 2, self.stop)
         return step * (256 + os.urandom(1)[0]) / 512
 
     def reset(self) -> None:
         """Start again from the minimum: the link has proved itself."""
-        self._step = self._minimum
+        self.step = self.start

@@ -4,34 +4,29 @@
 The service answers the requesting connection directly, and again (or only) to subscribers, depending on the service
 (aws-iot-protocol.md, rule 1); the first answer counts, a second finds nobody waiting. Answers are told apart by
 `clientToken`; services without one (Fleet Provisioning, rule 18) allow one request at a time on a topic.
+Requests go out with QoS 0: the answer is the acknowledgement, and its absence is noticed.
 """
 
-import binascii
 import json
 import os
 
 from edgeagent import topics
+from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError, Refused
 from edgeagent.limits import LIMITS
-
-try:
-    from typing import Any
-
-    from edgeagent.mqtt.client import Client
-except ImportError:
-    pass
+from edgeagent.mqtt import packet
 
 
 class Requests:
     """Requests over one client. `client` is public: features register their own handlers on it."""
 
-    def __init__(self, client: "Client") -> None:
+    def __init__(self, client: Any) -> None:
         self.client = client
-        self._waiting: "list[Any]" = []  # (topic, token or None, waiter)
+        self._topics: "dict[str, str]" = {}  # of each open request: clientToken (or topic, if it has none) -> topic
         # Tokens must differ between restarts too, or a late answer to an earlier life could be taken for ours.
-        self._prefix = binascii.hexlify(os.urandom(4)).decode()
-        self._count = 0
-        client.oversized.append(self._too_large)
+        self._count = int.from_bytes(os.urandom(6), "big")
+        client.on("$aws/#", self._reply)
+        client.oversized.append(self._reply)
 
     async def subscribe(self, filters: "list[str]") -> None:
         """Subscribe (QoS 1) to reply filters, e.g. `topics.jobs(thing, "+/update/+")`."""
@@ -50,52 +45,43 @@ class Requests:
         Raises Refused(code, message, answer) on rejected; Refused("ReplyTooLarge") if the answer is over the receive
         cap; TransportError if there is none or the link ends; ProtocolError if it is not a JSON object.
         """
-        mark = None
+        key = topic
         if token:
             self._count += 1
-            mark = "%s-%d" % (self._prefix, self._count)
+            key = "%x" % self._count
             body = dict(body)
-            body["clientToken"] = mark
-        elif [entry for entry in self._waiting if entry[0] == topic]:
-            raise RuntimeError("a request on %s is already waiting" % topic)
-        client = self.client
-        expected = client.expect()
-        entry = (topic, mark, expected[1])
-        self._waiting.append(entry)
-        accepted = client.on(topic + topics.ACCEPTED, self._reply)
-        rejected = client.on(topic + topics.REJECTED, self._reply)
+            body["clientToken"] = key
+        elif key in self._topics:
+            raise RuntimeError(key)  # it could not be told whose answer comes
+        data = json.dumps(body).encode()
+        self._topics[key] = topic
         try:
-            await client.publish(topic, json.dumps(body))
-            return await expected[1].wait(timeout, topic)  # type: ignore[no-any-return]
+            head = packet.publish(topic, len(data), 0, False)
+            return await self.client.exchange(key, head, data, timeout)  # type: ignore[no-any-return]
         finally:
-            client.off(accepted)
-            client.off(rejected)
-            self._waiting.remove(entry)
-            client.forget(expected)
+            self._topics.pop(key)
 
-    def _reply(self, topic: str, payload: bytes) -> None:
-        request = topic[: topic.rfind("/")]
-        waiting = [entry for entry in self._waiting if entry[0] == request]
-        if not waiting:
+    def _reply(self, topic: str, payload: Any) -> None:
+        """An answer: its bytes, or the number of them if they were over the receive cap."""
+        at = topic.rfind("/")
+        end = topic[at:]
+        topic = topic[:at]
+        keys = [key for key in self._topics if self._topics[key] == topic]
+        if not keys or end not in (topics.ACCEPTED, topics.REJECTED):
             return
-        try:
-            body = json.loads(payload)
-        except (ValueError, UnicodeError):
-            body = None
-        for _, mark, waiter in waiting:
-            if not isinstance(body, dict):
-                waiter.done(ProtocolError("answer on %s is not a JSON object" % topic))
-            elif mark is None or body.get("clientToken") == mark:
-                if topic.endswith(topics.ACCEPTED):
-                    waiter.done(body)
-                else:
+        answer: Any
+        if isinstance(payload, int):
+            # Whose answer it was cannot be read any more; a wrong guess costs one retry.
+            answer = Refused("ReplyTooLarge", "%d bytes" % payload)
+        else:
+            try:
+                answer = json.loads(payload)
+                keys = [key for key in keys if key == answer.get("clientToken", topic)]
+                if end == topics.REJECTED:
                     # Jobs and shadow say `code` and `message`, Fleet Provisioning `errorCode` and `errorMessage`.
-                    code = body.get("errorCode") or body.get("code") or "Unknown"
-                    text = body.get("errorMessage") or body.get("message") or ""
-                    waiter.done(Refused(str(code), str(text), body))
-
-    def _too_large(self, topic: str, size: int) -> None:
-        for request, _, waiter in self._waiting:
-            if topic == request + topics.ACCEPTED:
-                # Whose answer it was cannot be read any more; a wrong guess costs one retry.
-                waiter.done(Refused("ReplyTooLarge", "answer on %s has %d bytes" % (topic, size)))
+                    code = answer.get("errorCode") or answer.get("code")
+                    answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
+            except (ValueError, AttributeError):
+                answer = ProtocolError("answer is no JSON object")
+        for key in keys:
+            self.client.done(key, answer)

@@ -135,14 +135,18 @@ class Fetcher:
         if self._sink is None or self._error is not None:
             return
         try:
-            body = json.loads(payload)
+            # Without going through JSON the block is decoded straight from the packet: 8 KB less at the peak.
+            start = payload.find(b'"p":"') + 5
+            end = payload.find(b'"', start)
+            if start < 5 or end < 0:
+                raise ValueError
+            body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
             if body.get("c", self._token) != self._token or body["f"] != self._file:
                 return  # late answer to an earlier request
             number = body["i"]
             self._seen += 1
             if number == self._next:
-                data = binascii.a2b_base64(body["p"])
-                del body
+                data = binascii.a2b_base64(memoryview(payload)[start:end])
                 if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
                     raise UpdateError("size", "file %d block %d has %d bytes" % (self._file, number, len(data)))
                 self._sink(number, data)

@@ -43,7 +43,7 @@ def issue(judge: Judge, folder: Path, thing: str, policy: str) -> Credentials:
 
 
 class Peer:
-    """An MQTT 3.1.1 client. `messages` holds (topic, payload) in order of arrival; `closed` is set when the link ends."""
+    """An MQTT 3.1.1 client. `messages` holds (topic, payload) as they come; `closed` is set when the link ends."""
 
     def __init__(self, fleet: FleetManager, client_id: str, credentials: Credentials, clean: bool = True) -> None:
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()

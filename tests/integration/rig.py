@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,7 @@ class Rig:
         self.key = folder / "key.pem"
         sign.generate_key(self.key)
         for version, app in VERSIONS.items():
-            artifact = build.build(
-                APPS / app, name="app", version=version, boards=["UNIX_VIRTUAL"], runtime="micropython"
-            )
-            sign.sign(artifact, self.key)
-            artifact.write(folder / version)
+            self._release(APPS / app, version)
         self.board = VirtualBoard(folder / "board", heap=heap)
         self.board.flash(self._files(heap))
 
@@ -54,6 +51,19 @@ class Rig:
             application=self.folder / "1.0.0",
         )
         return files
+
+    def _release(self, source: Path, version: str) -> None:
+        artifact = build.build(source, name="app", version=version, boards=["UNIX_VIRTUAL"], runtime="micropython")
+        sign.sign(artifact, self.key)
+        artifact.write(self.folder / version)
+
+    def add_release(self, version: str, data: bytes) -> None:
+        """The good application as `version`, with a data file."""
+        source = self.folder / f"source-{version}"
+        shutil.copytree(APPS / "v2", source)
+        (source / "app.py").write_text((source / "app.py").read_text().replace("2.0.0", version))
+        (source / "data.bin").write_bytes(data)
+        self._release(source, version)
 
     def wait_running(self, version: str, seconds: float = 40) -> None:
         """Connected, and reporting `version`."""

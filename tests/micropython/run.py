@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run one tests/portable module on MicroPython: `micropython run.py MODULE`. Prints a line a test, exits 1 on failure."""
+"""Run one tests/portable module on MicroPython: `micropython run.py MODULE`. A line a test; exits 1 on failure."""
 
 import gc
 import sys

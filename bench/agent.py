@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Size and memory of the agent on a virtual board, and speed of an update: `python -m bench.agent`.
+
+Peak heap is found by bisection: the smallest `-X heapsize` in which the work still succeeds on the 64-bit unix port,
+whose objects are larger than a board's. JSON on the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgefleet import devices
+from edgefleet.artifacts.build import compile_file
+from examples.demo.judge import Judge
+from examples.demo.processes import DemoError, FleetManager
+from hil.virtual_board import interpreter
+from tests.integration.rig import Rig
+
+MPY_LIMIT = 40 * 1024
+HEAP_LIMIT_KIB = 128
+STEP_KIB = 4
+
+
+def mpy_sizes() -> dict[str, int]:
+    """Board file → bytes of bytecode (-O2)."""
+    return {target: len(compile_file(source, target)) for target, source in devices.agent_files().items()}
+
+
+def import_heap() -> int:
+    """Bytes the resident part retains after import, on an otherwise empty interpreter."""
+    program = (
+        "import gc\ngc.collect()\nbefore = gc.mem_alloc()\nimport edgeagent.agent, edgeagent.ports.unix\n"
+        "import edgeagent.jobs.runner\ngc.collect()\nprint(gc.mem_alloc() - before)"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        for target, source in devices.agent_files().items():
+            compiled = Path(scratch) / target
+            compiled.parent.mkdir(parents=True, exist_ok=True)
+            compiled.write_bytes(compile_file(source, target))
+        result = subprocess.run(
+            [interpreter(), "-X", "heapsize=400k", "-c", program],
+            env={**os.environ, "MICROPYPATH": f"{scratch}:.frozen"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return int(result.stdout)
+
+
+def smallest_heap(works: Callable[[int], bool], low: int, high: int) -> int:
+    """The least multiple of STEP_KIB in (low, high] for which `works`, taking it to be monotonic."""
+    while high - low > STEP_KIB:
+        middle = (low + high) // 2 // STEP_KIB * STEP_KIB
+        if works(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+class Bench:
+    """One site, and a fresh board for every heap size tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fleet = FleetManager(folder / "data")
+        self.fleet.start()
+        self.judge = Judge(self.fleet)
+        self.serial = 0
+
+    def board(self, heap_kib: int) -> Rig:
+        self.serial += 1
+        folder = self.folder / f"rig{self.serial}"
+        folder.mkdir()
+        return Rig(self.fleet, self.judge, folder, f"bench-{self.serial}", heap=f"{heap_kib}k")
+
+    def onboards(self, heap_kib: int) -> bool:
+        rig = self.board(heap_kib)
+        rig.board.power_on()
+        try:
+            rig.wait_running("1.0.0", 12)
+            return "MemoryError" not in rig.board.console
+        except DemoError:
+            return False
+        finally:
+            rig.board.power_off()
+
+    def updates(self, heap_kib: int) -> bool:
+        rig = self.board(heap_kib)
+        rig.board.power_on()
+        try:
+            rig.wait_running("1.0.0", 12)
+            job = f"bench-{rig.thing}"
+            rig.create_job(job, rig.publish("2.0.0"))
+            status, _ = rig.outcome(job, 20)
+            return status == "SUCCEEDED" and "MemoryError" not in rig.board.console
+        except DemoError:
+            return False
+        finally:
+            rig.board.power_off()
+
+    def idle(self) -> dict[str, Any]:
+        """Memory as the agent itself reports it in a diagnostics bundle, at the promised heap."""
+        rig = self.board(HEAP_LIMIT_KIB)
+        rig.board.power_on()
+        try:
+            rig.wait_running("1.0.0")
+            rig.create_job(f"diag-{rig.thing}", {"operation": "diagnostics"})
+            rig.outcome(f"diag-{rig.thing}")
+            body = self.judge.s3.get_object(Bucket="edgeagent-uploads", Key=f"uploads/{rig.thing}/diag-{rig.thing}")
+            records = [json.loads(line) for line in body["Body"].read().decode().splitlines()]
+            memory: dict[str, Any] = next(record["memory"] for record in records if "memory" in record)
+            return memory
+        finally:
+            rig.board.power_off()
+
+    def throughput(self, size: int = 200_000) -> tuple[int, float]:
+        """(payload bytes, seconds from IN_PROGRESS to the reset into the trial) of an update with a big data file."""
+        rig = self.board(HEAP_LIMIT_KIB)
+        rig.add_release("9.0.0", os.urandom(size))
+        rig.board.power_on()
+        try:
+            rig.wait_running("1.0.0")
+            boots = len(rig.board.resets)
+            rig.create_job(f"speed-{rig.thing}", rig.publish("9.0.0"))
+            started = time.monotonic()
+            while len(rig.board.resets) == boots and time.monotonic() - started < 120:
+                time.sleep(0.01)
+            seconds = time.monotonic() - started
+            status, details = rig.outcome(f"speed-{rig.thing}")
+            if status != "SUCCEEDED":
+                raise DemoError(f"the update ended {status}: {details}")
+            return size, seconds
+        finally:
+            rig.board.power_off()
+
+
+def main() -> None:
+    sizes = mpy_sizes()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(scratch))
+        try:
+            figures: dict[str, Any] = {
+                "mpy_bytes": sum(sizes.values()),
+                "import_heap_bytes": import_heap(),
+                "idle_memory": bench.idle(),
+                "onboard_heap_kib": smallest_heap(bench.onboards, 48, 256),
+                "ota_heap_kib": smallest_heap(bench.updates, 48, 256),
+            }
+            runs = [bench.throughput() for _ in range(3)]
+            figures["ota_bytes_per_s"] = round(statistics.median(size / seconds for size, seconds in runs))
+        finally:
+            bench.fleet.stop()
+    table = Table("figure", "measured", "limit")
+    table.add_row("board files, .mpy", f"{figures['mpy_bytes']} B", f"{MPY_LIMIT} B")
+    table.add_row("resident part after import", f"{figures['import_heap_bytes']} B", "")
+    table.add_row("idle, connected", json.dumps(figures["idle_memory"]), "")
+    table.add_row("smallest heap: onboard and connect", f"{figures['onboard_heap_kib']} KiB", f"{HEAP_LIMIT_KIB} KiB")
+    table.add_row("smallest heap: update", f"{figures['ota_heap_kib']} KiB", f"{HEAP_LIMIT_KIB} KiB")
+    table.add_row("update, from job to reset", f"{figures['ota_bytes_per_s']} B/s", "")
+    Console().print(table)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
