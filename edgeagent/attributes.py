@@ -6,35 +6,28 @@ of those. A callable is asked at each report; if it fails or gives something els
 reason logged.
 """
 
-from edgeagent import compat, log
+from edgeagent import log
+from edgeagent.compat import Any, exc_text
 from edgeagent.errors import ConfigError
 
-try:
-    from typing import Any
 
-    from edgeagent.shadow import Shadow
-except ImportError:
-    pass
-
-_PUNCTUATION = "_-"
-
-
-def _plain(value: "Any", depth: int = 1) -> bool:
-    if isinstance(value, dict):
+def _plain(value: Any, flat: bool = False) -> bool:
+    if isinstance(value, dict) and not flat:
         for name in value:
-            if not isinstance(name, str) or not _plain(value[name], depth - 1):
+            if not isinstance(name, str) or not _plain(value[name], True):
                 return False
-        return depth > 0
+        return True
     if isinstance(value, float):
         return value - value == 0  # neither infinite nor not a number, which JSON cannot say
     return value is None or isinstance(value, (str, int, bool))  # bool is no int on MicroPython
 
 
-def _difference(value: "Any", base: "Any") -> "Any":
+def _difference(value: Any, base: Any) -> Any:
     """What to send so that `base` becomes `value` in a shadow: members replace one by one, None deletes (9.3)."""
-    if not isinstance(value, dict) or not isinstance(base, dict):
-        return value
-    part = {name: value[name] for name in value if name not in base or base[name] != value[name]}
+    part = {}
+    for name in value:
+        if name not in base or base[name] != value[name]:
+            part[name] = value[name]
     for name in base:
         if name not in value:
             part[name] = None
@@ -44,24 +37,22 @@ def _difference(value: "Any", base: "Any") -> "Any":
 class Attributes:
     """The attributes of one agent. `shadow` may be given later, once the thing name is known."""
 
-    def __init__(self, shadow: "Shadow | None" = None) -> None:
+    def __init__(self, shadow: Any = None) -> None:
         self.shadow = shadow
         self._sources: "dict[str, Any]" = {}
-        self._base: "dict[str, Any]" = {}
+        self._base: "dict[str, Any]" = {}  # what the service accepted
 
-    def register(self, name: str, value: "Any") -> None:
+    def register(self, name: str, value: Any) -> None:
         """Add or replace an attribute: a value, or a function without arguments. Raises ConfigError naming it."""
-        rest = name
-        for mark in _PUNCTUATION:
-            rest = rest.replace(mark, "a")
-        # Dots would be read as levels by index queries (shadow.reported.NAME).
-        if not 0 < len(name) <= 64 or [c for c in rest if not (c.isalpha() or c.isdigit()) or ord(c) > 127]:
-            raise ConfigError("attribute " + name[:64], "name must be 1 to 64 letters, digits, _ or -")
-        if not callable(value) and not _plain(value):
-            raise ConfigError("attribute " + name, "must be text, a number, true, false or a flat object of them")
+        good = 0 < len(name) <= 64 and (callable(value) or _plain(value))
+        for char in name:
+            # Dots would be read as levels by index queries (shadow.reported.NAME).
+            good = good and char.lower() in "abcdefghijklmnopqrstuvwxyz0123456789_-"
+        if not good:
+            raise ConfigError("attribute " + name, "needs a name of 1 to 64 letters, digits, _, -; a plain value")
         self._sources[name] = value
 
-    def set(self, **values: "Any") -> None:
+    def set(self, **values: Any) -> None:
         """Set several plain values at once: set(engineStarts=7)."""
         for name in values:
             self.register(name, values[name])
@@ -71,52 +62,36 @@ class Attributes:
         found = {}
         for name in self._sources:
             value = self._sources[name]
-            if callable(value):
-                try:
+            try:
+                if callable(value):
                     value = value()
-                    if not _plain(value):
-                        raise TypeError("not a plain value")
-                except Exception as error:  # the application's function; one bad attribute must not hide the others
-                    log.warning("attributes", "%s left out: %s", name, compat.exc_text(error))
-                    continue
-            found[name] = value
+                if not _plain(value):
+                    raise TypeError("not a plain value")
+                found[name] = dict(value) if isinstance(value, dict) else value  # it may go on changing its own
+            except Exception as error:  # the application's function; one bad attribute must not hide the others
+                log.warning("attributes", "%s left out: %s", name, exc_text(error))
         return found
-
-    def changed(self) -> "dict[str, Any]":
-        """What differs from the last accepted report, in the form a shadow update takes."""
-        now = self.full()
-        return {
-            name: _difference(now[name], self._base.get(name))
-            for name in now
-            if name not in self._base or now[name] != self._base[name]
-        }
-
-    def accepted(self, part: "dict[str, Any]") -> None:
-        """The service took `part`, which came from `changed()` or `full()`: it is the base of the next difference."""
-        for name in part:
-            value = part[name]
-            base = self._base.get(name)
-            if isinstance(value, dict) and isinstance(base, dict):
-                merged = dict(base)
-                for member in value:
-                    if value[member] is None:
-                        merged.pop(member, None)
-                    else:
-                        merged[member] = value[member]
-                value = merged
-            elif isinstance(value, dict):
-                value = dict(value)  # the application may go on changing its own
-            self._base[name] = value
 
     def forget(self) -> None:
         """The link to the shadow was lost: it may have been changed meanwhile, so the next report is whole."""
         self._base = {}
 
     async def report(self) -> bool:
-        """Send what changed; True if there was something. Raises Refused (413 over 8 KB), TransportError."""
-        part = self.changed()
-        if not part or self.shadow is None:
+        """Send what changed since the last accepted report; True if there was something.
+
+        Raises Refused (413 over 8 KB), TransportError.
+        """
+        now = self.full()
+        base = self._base
+        part = {}
+        for name in now:
+            value = now[name]
+            if name not in base or base[name] != value:
+                if isinstance(value, dict) and isinstance(base.get(name), dict):
+                    value = _difference(value, base[name])
+                part[name] = value
+        if not part or not self.shadow:
             return False
         await self.shadow.update_reported(part)
-        self.accepted(part)
+        self._base = now
         return True

@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who this device is: thing name, certificate, private key, kept so that a power cut leaves the old or the new one.
 
-    state_dir/identity/g<N>/cert, key, thing.json     one generation; thing.json holds the hashes of the other two
-    state_dir/identity/current                        N: one small file, replaced atomically
+    state_dir/identity/a, b     cert, key, thing.json     two generations: the newest and the one before
 
-A generation is written whole before `current` names it, and stays until the next but one is stored. If the current one
-does not match its hashes (worn flash), the newest other one that does is used. Contents are never logged.
+A generation is whole if the hash in thing.json, which is written last, fits it; `count` tells which whole one is newer.
+If that does not fit any more (worn flash), the other one is used. Contents are never logged.
 """
 
 import binascii
 import hashlib
 import json
-import os
 
-from edgeagent import compat, log
+from edgeagent import compat
+from edgeagent.compat import Any
 from edgeagent.errors import ConfigError
 from edgeagent.limits import LIMITS
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 
 def pem_to_der(pem: "bytes | str") -> bytes:
@@ -38,8 +32,9 @@ def pem_to_der(pem: "bytes | str") -> bytes:
     return der
 
 
-def _hash(data: bytes) -> str:
-    return binascii.hexlify(hashlib.sha256(data).digest()).decode()
+def _digest(name: str, count: int, cert: bytes, key: bytes) -> str:
+    data = b"%s %d " % (name.encode(), count)
+    return binascii.hexlify(hashlib.sha256(data + cert + key).digest()).decode()
 
 
 class Identity:
@@ -47,71 +42,46 @@ class Identity:
 
     def __init__(self, state_dir: str, pem: bool) -> None:
         """pem: store credentials as PEM, otherwise as DER (see Port.pem)."""
-        self._root = state_dir + "/identity"
-        self._pem = pem
+        self.root = state_dir + "/identity/"
+        self.pem = pem
 
     def load(self) -> "tuple[str, str, str] | None":
         """(thing name, certificate path, key path), or None if there is no usable identity."""
-        found = self._find()
-        if found is None:
-            return None
-        folder = "%s/g%d" % (self._root, found[0])
-        return found[1], folder + "/cert", folder + "/key"
+        count, folder, name = self._find()
+        return (name, folder + "/cert", folder + "/key") if count else None
 
     def store(self, thing_name: str, certificate_pem: str, key_pem: str) -> None:
         """Replace the identity. Raises ConfigError if the credentials are no PEM, OSError if the flash fails.
 
         Whatever it raises, and wherever power fails, `load` gives the old identity or the new one.
         """
-        certificate = pem_to_der(certificate_pem)
+        cert = pem_to_der(certificate_pem)
         key = pem_to_der(key_pem)
-        if self._pem:
-            certificate = certificate_pem.encode()
+        if self.pem:
+            cert = certificate_pem.encode()
             key = key_pem.encode()
-        found = self._find()
-        old = found[0] if found else 0
-        number = 1
-        for other in self._generations():
-            number = max(number, other + 1)
-            if other != old:
-                compat.remove_tree("%s/g%d" % (self._root, other))
-        folder = "%s/g%d" % (self._root, number)
+        count, folder, _ = self._find()
+        count += 1
+        folder = self.root + ("a" if folder[-1] == "b" else "b")
+        compat.remove_tree(folder)
         compat.make_dirs(folder)
-        compat.write_atomic(folder + "/cert", certificate)
+        compat.write_atomic(folder + "/cert", cert)
         compat.write_atomic(folder + "/key", key, True)
-        record = {"thingName": thing_name, "cert": _hash(certificate), "key": _hash(key)}
+        record = {"thingName": thing_name, "count": count, "sha256": _digest(thing_name, count, cert, key)}
         compat.write_atomic(folder + "/thing.json", json.dumps(record).encode())
-        compat.write_atomic(self._root + "/current", b"%d" % number)
 
-    def _generations(self) -> "list[int]":
-        """Numbers of the generations on flash, newest first."""
-        found = []
-        if compat.exists(self._root):
-            for name in os.listdir(self._root):
-                if name[:1] == "g" and name[1:].isdigit():
-                    found.append(int(name[1:]))
-        return sorted(found, reverse=True)
-
-    def _find(self) -> "tuple[int, str] | None":
-        numbers = self._generations()
-        pointer = compat.read_file(self._root + "/current", 16) or b""
-        if pointer.isdigit():
-            numbers = [int(pointer)] + [n for n in numbers if n < int(pointer)]
-        for number in numbers:
-            name = self._check("%s/g%d" % (self._root, number))
-            if name:
-                return number, name
-            log.warning("identity", "generation %d is not whole", number)
-        return None
-
-    def _check(self, folder: str) -> "Any":
-        """The thing name of a generation, None if it is not whole."""
-        try:
-            record = json.loads((compat.read_file(folder + "/thing.json", 512) or b"").decode())
-            for name in ("cert", "key"):
-                data = compat.read_file(folder + "/" + name, LIMITS.CREDENTIAL_BYTES)
-                if data is None or _hash(data) != record[name]:
-                    return None
-            return record["thingName"]
-        except (ValueError, KeyError, TypeError):
-            return None
+    def _find(self) -> Any:
+        """(count, folder, thing name) of the newest generation that is whole; count 0 if there is none."""
+        found = 0, "b", ""
+        for folder in (self.root + "a", self.root + "b"):
+            try:
+                record = json.loads(compat.read_file(folder + "/thing.json", 512) or b"")
+                cert = compat.read_file(folder + "/cert", LIMITS.CREDENTIAL_BYTES) or b""
+                key = compat.read_file(folder + "/key", LIMITS.CREDENTIAL_BYTES) or b""
+                name = record["thingName"]
+                count = record["count"]
+                if _digest(name, count, cert, key) == record["sha256"] and count > found[0]:
+                    found = count, folder, name
+            except (ValueError, KeyError, TypeError, AttributeError):
+                pass  # not whole
+        return found

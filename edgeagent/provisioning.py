@@ -7,53 +7,48 @@ Source: aws-iot-protocol.md 6.1. The requests have no token, so one is outstandi
 import gc
 
 from edgeagent import topics
+from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError
 from edgeagent.limits import LIMITS
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 
 def _text(answer: "dict[str, Any]", field: str, limit: int) -> str:
     value = answer.get(field)
     if not isinstance(value, str) or not 0 < len(value) <= limit:
-        raise ProtocolError("provisioning answer: %s must be text of 1 to %d characters" % (field, limit))
+        raise ProtocolError("bad " + field)
     return value
 
 
-async def provision(requests: "Any", port: "Any", claim: "dict[str, Any]") -> "dict[str, Any]":
+async def provision(requests: Any, port: Any, claim: "dict[str, Any]") -> "dict[str, Any]":
     """Create a certificate and register this device with the template of `claim` (see config.py).
 
-    requests: a Requests, or a Client, connected with the claim certificate and running.
+    requests: a Requests, connected with the claim certificate and running.
     Returns {"thingName", "certificatePem", "privateKey", "deviceConfiguration"}. Nothing is stored: the certificate is
     ACTIVE now, and the caller makes it durable before it reconnects. Raises Refused with the service's errorCode
-    (6.1), ProtocolError for an answer of the wrong shape, TransportError, ConfigError (no CSR on this port).
+    (6.1), ProtocolError naming the member of an answer that is not as it should be, TransportError, ConfigError (no
+    CSR on this port).
     """
-    if not hasattr(requests, "call"):
-        from edgeagent.mqtt.rpc import Requests
-
-        requests = Requests(requests)
+    body = {}
     parameters = claim["parameters"]
-    create = topics.CREATE_FROM_CSR if claim["csr"] else topics.CREATE_KEYS
+    create = topics.CREATE_KEYS
     register = topics.provision(claim["template"])
-    await requests.subscribe([name + end for name in (create, register) for end in (topics.ACCEPTED, topics.REJECTED)])
     if claim["csr"]:
-        key, csr = port.make_csr(parameters.get("SerialNumber") or "edgeagent")
-        answer = await requests.call(create, {"certificateSigningRequest": csr}, token=False)
+        create = topics.CREATE_FROM_CSR
+        key, body["certificateSigningRequest"] = port.make_csr(parameters.get("SerialNumber") or "edgeagent")
         key = key.decode()
-    else:
-        answer = await requests.call(create, {}, token=False)
+    for topic in (create, register):
+        await requests.subscribe([topic + topics.ACCEPTED, topic + topics.REJECTED])
+    answer = await requests.call(create, body, token=False)
+    if not body:
         key = _text(answer, "privateKey", LIMITS.CREDENTIAL_BYTES)
     certificate = _text(answer, "certificatePem", LIMITS.CREDENTIAL_BYTES)
-    token = _text(answer, "certificateOwnershipToken", 2048)
+    body = {"certificateOwnershipToken": _text(answer, "certificateOwnershipToken", 2048), "parameters": parameters}
     answer = None
     gc.collect()  # the answer was up to 4 KB of text
-    answer = await requests.call(register, {"certificateOwnershipToken": token, "parameters": parameters}, token=False)
+    answer = await requests.call(register, body, token=False)
     configuration = answer.get("deviceConfiguration", {})
     if not isinstance(configuration, dict):
-        raise ProtocolError("provisioning answer: deviceConfiguration must be an object")
+        raise ProtocolError("bad deviceConfiguration")
     return {
         "thingName": _text(answer, "thingName", 128),
         "certificatePem": certificate,

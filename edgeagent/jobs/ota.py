@@ -47,12 +47,12 @@ async def run(job: "Any") -> "dict[str, Any]":
 async def _install(job: "Any", root: str, own: str) -> None:
     """Does not return if all goes well: the device restarts into the new version."""
     from edgeagent.ota import update
+
+    version = await update.fetch(job, root)
     from edgeagent.ota.slots import Slots
 
-    slots = Slots(root)
-    version = await update.fetch(job, slots)
     await job.progress(100, step="restart", version=version)
-    slots.activate(version, own, job.agent.config.confirm_within, job.agent.version)
+    Slots(root).activate(version, own, job.agent.config.confirm_within, job.agent.version)
     try:
         job.reset("update")
     except Exception as error:

@@ -50,6 +50,7 @@ class Runner:
         self._client: "Any" = None
         self._job: "JobContext | None" = None
         self._task: "Any" = None  # runs the handler of _job
+        self._stopped = False
 
     def _topic(self, rest: str) -> str:
         return topics.jobs(self.agent.thing_name, rest)
@@ -73,6 +74,7 @@ class Runner:
     async def run(self) -> None:
         """Work until cancelled; a handler that runs then is cancelled too, and its record stays in the journal."""
         backoff = Backoff()
+        self._stopped = False
         try:
             while True:
                 await self.agent.connected.wait()
@@ -86,6 +88,7 @@ class Runner:
                 if waits:
                     await self._wake.wait()
         finally:
+            self._stopped = True
             if self._task is not None:
                 self._task.cancel()
             self._job = self._task = None
@@ -216,8 +219,9 @@ class Runner:
             except JobFailed as error:
                 job.outcome = (protocol.FAILED, str(error), error.details)
             except asyncio.CancelledError:
-                if not job.revoked:
-                    job.outcome = None  # the agent stops; the journal says what was going on
+                job.outcome = (protocol.FAILED, "cancelled", {})
+                if self._stopped:
+                    job.outcome = None  # the journal says what was going on
             except Exception as error:  # the application's; it must end its job, not the agent
                 job.outcome = (protocol.FAILED, compat.exc_text(error), {})
                 gc.collect()

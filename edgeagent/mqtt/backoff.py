@@ -3,22 +3,18 @@
 
 import os
 
-from edgeagent.limits import LIMITS
-
 
 class Backoff:
-    """Delays that double from `start` to `stop` seconds; each is drawn evenly from the upper half of its step."""
+    """Delays that double from 1 to 60 seconds; each is drawn evenly from the upper half of its step."""
 
-    def __init__(self, start: int = LIMITS.BACKOFF_MIN_S, stop: int = LIMITS.BACKOFF_MAX_S) -> None:
-        self.start = self.step = start
-        self.stop = stop
+    def reset(self) -> None:
+        """Start again from the minimum: the link has proved itself."""
+        self.step = 1
+
+    __init__ = reset
 
     def next(self) -> float:
         """Seconds to wait now; the step after this one is twice as long, up to the cap."""
         step = self.step
-        self.step = min(step * 2, self.stop)
+        self.step = min(step * 2, 60)
         return step * (256 + os.urandom(1)[0]) / 512
-
-    def reset(self) -> None:
-        """Start again from the minimum: the link has proved itself."""
-        self.step = self.start

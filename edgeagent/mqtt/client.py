@@ -6,15 +6,15 @@ need it, because it reads their acknowledgements. When `run()` raises, the link 
 
 How a link ends, and what waiting callers see:
 * the server closes it, TLS or TCP fails, a PINGREQ stays unanswered, the server breaks the protocol, or `close()`:
-  `run()` raises; subscriptions and waiters fail with the same error.
+  `run()` raises; subscriptions and requests fail with the same error.
 * QoS 1 publishes that were sent and not acknowledged fail too if the session is clean. With `clean=False` they wait
   (within their own time-out) for the next `connect()`: if the server kept the session they are sent again with DUP,
   otherwise their callers get TransportError and decide (MQTT 3.1.1, 4.4).
 * a task cancelled half-way through writing a packet takes the link with it, since the rest of the packet is lost.
 
 Handlers run in the reader: nothing else is received until they return, and PUBACK goes out after that, so a handler
-makes its message durable or hands it to another task, quickly. It must not wait for the client (RuntimeError). If it
-raises, the message is not acknowledged: the server sends it again in the next session.
+makes its message durable or hands it to another task, quickly. It must not wait for the client: what it waits for would
+time out. If it raises, the message is not acknowledged: the server may send it again in the next session.
 """
 
 import asyncio
@@ -27,57 +27,48 @@ from edgeagent.limits import LIMITS
 from edgeagent.mqtt import packet
 
 _PUBLISH = const(3)
+_PINGREQ = const(b"\xc0\x00")
+_DISCONNECT = const(b"\xe0\x00")
+_PUBACK = const(b"\x40\x02")  # and the packet id
 _IN_FLIGHT = const(8)  # exchanges at a time; AWS allows 100 publishes, a board has no room for so many payloads
 _FILTERS = const(8)  # aws-iot-protocol.md 2.4: filters in one SUBSCRIBE
 _DRAIN_LIMIT = const(262144)  # above twice AWS's largest payload no server is worth listening to
 _KEPT = const(512)  # of a packet over the cap: topic and packet id of any PUBLISH on AWS's topics are in them
 _COPY = const(1024)  # this much payload goes into one write (one TLS record) with its header
 _PIECE = const(4096)  # of the rest; mbedTLS has 4 KB of room for output
-_UNHANDLED = const(16)  # messages whose handler failed, before the session is renewed to get them again
 
 
-class _Exchange:
-    """A packet that was sent, and the answer that its sender waits for."""
+class _Exchange(asyncio.Event):
+    """A packet that was sent, and the event of its answer."""
 
-    def __init__(self, key: "int | str", head: bytes, payload: Any) -> None:
-        self.key = key
-        self.head = head
-        self.payload = payload
-        self.event = asyncio.Event()
-        self.answer: Any = None
+    key: "int | str"
+    head: bytes
+    payload: Any
+    answer: Any
 
 
 class Client:
     """See the module. Handlers stay registered over reconnects; subscriptions are the caller's to renew."""
 
-    PING_S = 10  # how long a PINGREQ may stay unanswered, or the server not read
+    WRITE_S = 10  # how long the server may not read
 
-    def __init__(
-        self,
-        open_stream: Any,
-        client_id: str,
-        keepalive: int = 60,
-        clean: bool = True,
-        max_packet: int = LIMITS.MQTT_PACKET,
-    ) -> None:
-        """open_stream: async () -> (reader, writer). keepalive: seconds. max_packet: receive cap, bytes."""
+    def __init__(self, open_stream: Any, client_id: str, keepalive: int = 60, clean: bool = True) -> None:
+        """open_stream: async () -> (reader, writer). keepalive: seconds. Receives at most LIMITS.MQTT_PACKET bytes."""
         self.open_stream = open_stream
         self.keepalive = keepalive
         self.clean = clean
-        self.max_packet = max_packet
-        self.connected = self.session_present = False
+        self.connected = False
         self.oversized: "list[Any]" = []  # functions of (topic, size), told of each message over the cap
         self._hello = packet.connect(client_id, keepalive, clean)
-        self._reader: Any = None
+        self._reader: Any
         self._writer: Any = None
-        self._task: Any = None  # the reader task, while run() runs
         self._lock = asyncio.Lock()  # one writer at a time
         self._ended = asyncio.Event()
         self._error: Any = TransportError("not connected")  # why there is no link; None while there is one
         self._handlers: "list[Any]" = []  # (filter, handler)
         self._open: "list[_Exchange]" = []  # in order of sending
-        self._id = self._failed = 0
-        self._heard = False
+        self._id = 0
+        self._quiet: bool  # nothing came since the last PINGREQ
 
     # --- link
 
@@ -88,89 +79,77 @@ class Client:
         Refused("CONNACK_n"). After a failure the sockets are closed.
         """
         try:
-            await asyncio.wait_for(self._handshake(), LIMITS.CONNECT_S)
-        except asyncio.TimeoutError:
-            raise TransportError("no CONNACK within %d s" % LIMITS.CONNECT_S) from None
+            return await asyncio.wait_for(self._handshake(), LIMITS.CONNECT_S)
+        except Exception as error:
+            self._error = None  # why the last link ended
+            self._fail(error)
+            raise self._error from None
         finally:
             if not self.connected:
                 await self._shut()
                 gc.collect()  # on boards a cancelled open leaves its socket to the collector (micropython.md A1.2)
-        return self.session_present
 
-    async def _handshake(self) -> None:
-        self._reader, self._writer = await self.open_stream()
-        try:
-            # On MicroPython the TLS handshake happens here, in the first write and read.
-            self._writer.write(self._hello)
-            await self._writer.drain()
-            head, body, _ = await self._receive()
-        except EOFError:
-            raise TransportError("closed before CONNACK: certificate not accepted?") from None
-        except (OSError, ValueError) as error:  # ValueError: MicroPython's TLS
-            raise TransportError("connect: " + exc_text(error)) from None
-        if head != 0x20:
+    async def _handshake(self) -> bool:
+        self._reader, writer = await self.open_stream()
+        self._writer = writer
+        # On MicroPython the TLS handshake happens here, in the first write and read.
+        writer.write(self._hello)
+        await writer.drain()
+        head, body, size = await self._receive()
+        if head != 0x20 or size != 2:
             raise ProtocolError("no CONNACK")
-        present, code = packet.decode_connack(0, body)
+        present, code = body
         if code:
-            raise Refused("CONNACK_%d" % code, "connection refused")
-        if present and self.clean:
-            raise ProtocolError("session after clean CONNECT")  # 3.2.2.2
+            raise Refused("CONNACK_%d" % code, "refused")
+        if present > (not self.clean):  # 3.2.2.2
+            raise ProtocolError("session present")
         self._ended.clear()
+        self._quiet = False
         self._error = None
-        self._failed = 0
-        self.session_present = present
         self.connected = True
         for entry in list(self._open):  # publishes of the session before
             if present:
                 await self._send(bytes((entry.head[0] | 8,)) + entry.head[1:], entry.payload)  # DUP (3.3.1.1)
             else:
                 self.done(entry.key, TransportError("session lost"))
+        return present > 0
 
     async def run(self) -> None:
         """Receive and keep alive until the link ends; then close it and raise TransportError or ProtocolError.
 
         Cancelling it closes the stream without DISCONNECT.
         """
-        task = self._task = asyncio.create_task(self._read())
-        pinged = False
+        task = asyncio.create_task(self._read())
         try:
-            while self._error is None:
+            while not self._error:
                 try:
-                    await asyncio.wait_for(self._ended.wait(), self.PING_S if pinged else self.keepalive / 2)
+                    await asyncio.wait_for(self._ended.wait(), self.keepalive / 2)
                 except asyncio.TimeoutError:
                     # Traffic or not: a sender of QoS 0 that hears nothing has to find out too.
-                    if pinged and not self._heard:
-                        self._fail(TransportError("no answer to PINGREQ"))
-                    pinged = not pinged
-                    if pinged:
-                        self._heard = False
-                        await self._send(packet.PINGREQ)
+                    if self._quiet:
+                        self._fail(TransportError("no PINGRESP"))
+                    self._quiet = True
+                    await self._send(_PINGREQ)
             raise self._error
         finally:
             self._fail(TransportError("stopped"))
             task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
-            self._task = None
             await self._shut()
 
     async def close(self) -> None:
         """Say DISCONNECT if there is a link, close it, and fail everything that waits. Raises nothing."""
-        if self._error is None:
-            self._error = TransportError("closed")  # before the server's own close can become the reason
-        await self._send(packet.DISCONNECT)
-        self._fail(self._error, True)
+        error = TransportError("closed")
+        self._error = self._error or error  # before the server's own close can become the reason
+        await self._send(_DISCONNECT)
+        self._fail(error, True)
         await self._shut()
 
     def _fail(self, error: Exception, final: bool = False) -> None:
         """The link is over (the first reason counts): wake run() and those who can no longer be answered."""
-        if self._error is None:
-            if isinstance(error, EOFError):
-                error = TransportError("closed by the server")
-            elif not isinstance(error, AgentError):
-                error = TransportError("link lost: " + exc_text(error))
+        if not self._error:
+            if not isinstance(error, AgentError):
+                text = "closed by the server: certificate, policy?" if isinstance(error, EOFError) else "link: " + exc_text(error)
+                error = TransportError(text)
             self._error = error
         self.connected = False
         self._ended.set()
@@ -181,35 +160,34 @@ class Client:
 
     async def _shut(self) -> None:
         writer = self._writer
-        self._reader = self._writer = None
+        self._writer = None
         if writer:
             try:
                 writer.close()
                 await asyncio.wait_for(writer.wait_closed(), 3)
-            except Exception as error:  # a dead link may fail to say goodbye; its socket is closed all the same
-                log.debug("mqtt", "close: %s", exc_text(error))
+            except Exception:  # noqa: S110 - a dead link may fail to say goodbye; its socket is closed all the same
+                pass
 
     async def _send(self, head: bytes, payload: Any = b"") -> None:
         """Write one packet. If that fails the link ends: nothing is raised here, see `_error`."""
-        async with self._lock:
-            if not self.connected:
-                return
-            writer = self._writer
-            # In pieces that TLS takes at once: MicroPython's stream copies what is left over.
-            view = memoryview(payload)
-            part: Any = head + view[:_COPY]
-            view = view[_COPY:]
-            try:
-                while part:
-                    writer.write(part)
-                    part = view[:_PIECE]
-                    view = view[_PIECE:]
-                    await asyncio.wait_for(writer.drain(), self.PING_S)
-            except Exception as error:  # OSError, ValueError of MicroPython's TLS, TimeoutError: it does not read
-                self._fail(error)
-            finally:
-                if part or getattr(writer, "out_buf", None):  # cancelled: the rest of this packet is lost
-                    self._fail(TransportError("packet cut short"))
+        await self._lock.acquire()
+        writer = self._writer
+        # In pieces that TLS takes at once: MicroPython's stream copies what is left over.
+        view = memoryview(payload)
+        part: Any = head + view[:_COPY]
+        view = view[_COPY:]
+        try:
+            while part and self.connected:
+                writer.write(part)
+                part = view[:_PIECE]
+                view = view[_PIECE:]
+                await asyncio.wait_for(writer.drain(), self.WRITE_S)
+        except Exception as error:  # OSError, ValueError of MicroPython's TLS, TimeoutError: it does not read
+            self._fail(error)
+        finally:
+            self._lock.release()
+            if part or getattr(writer, "out_buf", None):  # cancelled: the rest of this packet is lost
+                self._fail(TransportError("packet cut short"))
 
     # --- receiving
 
@@ -227,9 +205,9 @@ class Client:
             size |= (byte & 127) << shift
             shift += 7
         try:
-            if size > self.max_packet:
+            if size > LIMITS.MQTT_PACKET:
                 if head >> 4 != _PUBLISH or size > _DRAIN_LIMIT:
-                    raise ProtocolError("packet of %d bytes" % size)
+                    raise ProtocolError("bad length")
                 raise MemoryError
             body = bytearray(size)
         except MemoryError:  # after a collection: the allocator has tried that
@@ -253,22 +231,19 @@ class Client:
         try:
             while True:
                 head, body, size = await self._receive()
-                self._heard = True
-                kind = head >> 4
-                if kind == _PUBLISH:
-                    await self._message(head & 15, body, size)
-                elif kind in (4, 9, 11):  # PUBACK, SUBACK, UNSUBACK
-                    self.done(*packet.decode_ack(kind, head & 15, body))
+                self._quiet = False
+                if head >> 4 == _PUBLISH:
+                    await self._message(head, body, size)
                 elif head != 0xD0 or size:  # PINGRESP
-                    raise ProtocolError("packet type %d" % kind)
+                    self.done(*packet.decode_ack(head, body))
         except Exception as error:  # nothing may end the reader silently
             self._fail(error)
 
-    async def _message(self, flags: int, body: bytearray, size: int) -> None:
-        topic, number, at = packet.decode_publish(flags, body)
+    async def _message(self, head: int, body: bytearray, size: int) -> None:
+        topic, number, at = packet.decode_publish(head, body)
         if len(body) < size:
             # Thrown away, but acknowledged: it would only come again.
-            log.warning("mqtt", "dropped %d bytes on %s", size, topic)
+            log.warning("mqtt", "%s: dropped %d bytes", topic, size)
             for handler in self.oversized:
                 handler(topic, size)
         else:
@@ -280,13 +255,10 @@ class Client:
                         if hasattr(result, "send"):
                             await result
                     except Exception as error:  # the application's; the link is not to blame
-                        log.error("mqtt", "handler of %s: %s", topic, exc_text(error))
+                        log.error("mqtt", "%s: %s", topic, exc_text(error))
                         number = 0
-                        self._failed += 1
-                        if self._failed >= _UNHANDLED:
-                            raise TransportError("handlers failed") from None
         if number:
-            await self._send(packet.PUBACK + packet.number(number))
+            await self._send(_PUBACK + packet.number(number))
 
     def on(self, topic_filter: str, handler: Any) -> Any:
         """Call `handler(topic, payload)` (a function or coroutine function) for matching messages; a token for `off`.
@@ -312,7 +284,8 @@ class Client:
         `payload` must not change until this returns. At most 8 publishes are in flight; more wait for their turn.
         """
         data = payload.encode() if isinstance(payload, str) else payload
-        number = self._next_id()
+        # An exchange lasts seconds, far less than it takes to use the other 65534 packet ids.
+        self._id = number = self._id % 65535 + 1
         head = packet.publish(topic, len(data), qos, retain, number)
         if qos:
             await self.exchange(number, head, data)
@@ -321,49 +294,44 @@ class Client:
             if self._error:
                 raise self._error
 
-    async def subscribe(self, filters: "list[tuple[str, int]]") -> None:
-        """Subscribe to (filter, qos) pairs, 8 in a packet. Raises Refused("SUBACK_128") naming a filter denied."""
+    async def subscribe(self, filters: "list[Any]", head: int = 0x82) -> None:
+        """Subscribe to filters, or (filter, qos) pairs, 8 in a packet. Raises Refused("SUBACK_128") naming one denied."""
         for n in range(0, len(filters), _FILTERS):
             some = filters[n : n + _FILTERS]
-            number = self._next_id()
-            codes = await self.exchange(number, packet.subscribe(number, some))
-            if len(codes) != len(some):
+            self._id = number = self._id % 65535 + 1
+            codes = await self.exchange(number, packet.filters(head, number, some))
+            if head == 0x82 and len(codes) != len(some):
                 raise ProtocolError("bad SUBACK")
-            for i in range(len(some)):
+            for i in range(len(codes)):
                 if codes[i] > 1:
-                    raise Refused("SUBACK_128", some[i][0])
+                    raise Refused("SUBACK_128", str(some[i]))
 
-    async def unsubscribe(self, filters: "list[str]") -> None:
-        """Unsubscribe from at most 8 filters."""
-        number = self._next_id()
-        await self.exchange(number, packet.unsubscribe(number, filters))
-
-    def _next_id(self) -> int:
-        # An exchange lasts seconds, far less than it takes to use the other 65534.
-        self._id = self._id % 65535 + 1
-        return self._id
+    def unsubscribe(self, filters: "list[str]") -> Any:
+        """Unsubscribe from filters; to be awaited."""
+        return self.subscribe(filters, 0xA2)
 
     async def exchange(
-        self, key: "int | str", head: bytes, payload: Any = b"", seconds: float = LIMITS.REQUEST_S
+        self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None
     ) -> Any:
         """Send a packet and return what `done(key, answer)` gives, or raise it if that is an AgentError.
 
-        key: packet id, or a text that no other open exchange has. Raises TransportError after `seconds`, or when the
+        key: packet id, or a text that no other open exchange has. Raises TransportError after `seconds` (LIMITS.REQUEST_S), or when the
         link ends. At most 8 exchanges are open; more wait for their turn.
         """
-        if self._task and asyncio.current_task() is self._task:
-            raise RuntimeError("handler waits for its client")
         while len(self._open) >= _IN_FLIGHT:
-            await self._open[0].event.wait()  # ends: each has its time-out
+            await self._open[0].wait()  # ends: each has its time-out
         if self._error:
             raise self._error
-        entry = _Exchange(key, head, payload)
+        entry = _Exchange()
+        entry.key = key
+        entry.head = head
+        entry.payload = payload
         self._open.append(entry)
         try:
             await self._send(head, payload)
-            await asyncio.wait_for(entry.event.wait(), seconds)
+            await asyncio.wait_for(entry.wait(), seconds or LIMITS.REQUEST_S)
         except asyncio.TimeoutError:
-            raise TransportError("no answer within %d s" % seconds) from None
+            raise TransportError("no answer") from None
         finally:
             self.done(key, None)
         if isinstance(entry.answer, AgentError):
@@ -376,4 +344,4 @@ class Client:
             if entry.key == key:
                 self._open.remove(entry)
                 entry.answer = answer
-                entry.event.set()
+                entry.set()

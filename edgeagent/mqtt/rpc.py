@@ -13,7 +13,6 @@ import os
 from edgeagent import topics
 from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError, Refused
-from edgeagent.limits import LIMITS
 from edgeagent.mqtt import packet
 
 
@@ -22,26 +21,23 @@ class Requests:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.subscribe = client.subscribe  # to reply filters, e.g. [topics.jobs(thing, "+/update/+")]
         self._topics: "dict[str, str]" = {}  # of each open request: clientToken (or topic, if it has none) -> topic
         # Tokens must differ between restarts too, or a late answer to an earlier life could be taken for ours.
         self._count = int.from_bytes(os.urandom(6), "big")
         client.on("$aws/#", self._reply)
         client.oversized.append(self._reply)
 
-    async def subscribe(self, filters: "list[str]") -> None:
-        """Subscribe (QoS 1) to reply filters, e.g. `topics.jobs(thing, "+/update/+")`."""
-        await self.client.subscribe([(name, 1) for name in filters])
-
     async def call(
         self,
         topic: str,
         body: "dict[str, Any]",
-        timeout: int = LIMITS.REQUEST_S,  # noqa: ASYNC109 - asyncio.timeout does not exist on MicroPython
+        timeout: "float | None" = None,  # noqa: ASYNC109 - asyncio.timeout does not exist on MicroPython
         token: bool = True,
     ) -> "dict[str, Any]":
         """Send a request and return the accepted answer.
 
-        body: what is sent as JSON; `clientToken` is added unless token is False. timeout: seconds for the answer.
+        body: what is sent as JSON; `clientToken` is added unless token is False. timeout: seconds for the answer, default LIMITS.REQUEST_S.
         Raises Refused(code, message, answer) on rejected; Refused("ReplyTooLarge") if the answer is over the receive
         cap; TransportError if there is none or the link ends; ProtocolError if it is not a JSON object.
         """
@@ -51,8 +47,6 @@ class Requests:
             key = "%x" % self._count
             body = dict(body)
             body["clientToken"] = key
-        elif key in self._topics:
-            raise RuntimeError(key)  # it could not be told whose answer comes
         data = json.dumps(body).encode()
         self._topics[key] = topic
         try:
@@ -63,25 +57,23 @@ class Requests:
 
     def _reply(self, topic: str, payload: Any) -> None:
         """An answer: its bytes, or the number of them if they were over the receive cap."""
-        at = topic.rfind("/")
-        end = topic[at:]
-        topic = topic[:at]
-        keys = [key for key in self._topics if self._topics[key] == topic]
-        if not keys or end not in (topics.ACCEPTED, topics.REJECTED):
-            return
-        answer: Any
-        if isinstance(payload, int):
-            # Whose answer it was cannot be read any more; a wrong guess costs one retry.
-            answer = Refused("ReplyTooLarge", "%d bytes" % payload)
-        else:
-            try:
-                answer = json.loads(payload)
-                keys = [key for key in keys if key == answer.get("clientToken", topic)]
-                if end == topics.REJECTED:
-                    # Jobs and shadow say `code` and `message`, Fleet Provisioning `errorCode` and `errorMessage`.
-                    code = answer.get("errorCode") or answer.get("code")
-                    answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
-            except (ValueError, AttributeError):
-                answer = ProtocolError("answer is no JSON object")
-        for key in keys:
+        for key in list(self._topics):
+            asked = self._topics[key]
+            if topic != asked + topics.ACCEPTED and topic != asked + topics.REJECTED:
+                continue
+            answer: Any = payload
+            if isinstance(payload, int):
+                # Whose answer it was cannot be read any more; a wrong guess costs one retry.
+                answer = Refused("ReplyTooLarge", str(payload))
+            else:
+                try:
+                    answer = json.loads(payload)
+                    if answer.get("clientToken", asked) != key:
+                        continue
+                    if topic.endswith(topics.REJECTED):
+                        # Jobs and shadow say `code` and `message`, Fleet Provisioning `errorCode` and `errorMessage`.
+                        code = answer.get("errorCode") or answer.get("code")
+                        answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
+                except (ValueError, AttributeError):
+                    answer = ProtocolError("answer is no JSON object")
             self.client.done(key, answer)

@@ -18,7 +18,7 @@ from edgeagent.limits import LIMITS
 
 _WINDOW = const(8)  # blocks asked for at a time; a request may return 32 (128 KB), and GetStream is rate-limited
 _RETRIES = const(6)  # requests in a row without a single block, link up, before giving up
-_TRANSIENT = ("InternalError", "InternalException", "ThrottlingException")
+_CHUNK = const(1024)  # characters of base64 decoded at a time; a multiple of four
 
 
 class Fetcher:
@@ -27,26 +27,26 @@ class Fetcher:
     OUTAGE_S = 3600  # how long a lost link is waited for
     POLL_S = 1
 
-    def __init__(self, agent: "Any", stream: str) -> None:
+    def __init__(self, agent: Any, stream: str) -> None:
         """agent: has `client` and `thing_name`; the client may be replaced by a reconnect."""
         self._agent = agent
         self._stream = stream
         self._token = binascii.hexlify(os.urandom(6)).decode()
-        self._client: "Any" = None
+        self._client: Any = None
         self._tokens: "list[Any]" = []
         self._event = asyncio.Event()
         self._error: "Exception | None" = None
-        self._file = self._size = self._next = self._seen = self._asked = 0
-        self._sink: "Any" = None
+        self._file = self._size = self._next = self._left = 0
+        self._sink: Any = None
 
     def _topic(self, verb: str) -> str:
-        return topics.stream(self._agent.thing_name, self._stream, verb)
+        return topics.stream(self._agent.thing_name, self._stream, verb + "/json")
 
-    async def fetch(self, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None) -> None:
+    async def fetch(self, file: int, size: int, sink: Any, first: int = 0, tick: Any = None) -> None:
         """Give blocks first, first+1, … of a file of `size` bytes to `sink(number, data)`, in order, each once.
 
-        sink: a plain function, quick; what it raises ends the fetch and is raised here.
-        tick: coroutine function of (blocks done, blocks in all), called after each request.
+        sink: a plain function, quick; `data` is valid until it returns; what it raises ends the fetch and is raised
+        here. tick: coroutine function of (blocks done, blocks in all), called after each request.
         Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more.
         """
         total = (size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
@@ -56,26 +56,29 @@ class Fetcher:
         try:
             while self._next < total:
                 before = self._next
+                problem = "no answer"
                 try:
                     await self._request(1 if failures else min(_WINDOW, total - before))
-                    problem = "no answer"
+                except asyncio.TimeoutError:
+                    self._detach()
                 except TransportError as error:
                     problem = str(error)
                     self._detach()  # the session may be a new one without our subscription
                 except Refused as error:
-                    raise UpdateError("stream", str(error)) from None
+                    self._error = UpdateError("stream", str(error))
                 if self._error is not None:
                     raise self._error
                 if self._next > before:
                     failures = 0
                     if tick is not None:
                         await tick(self._next, total)
-                    continue
-                failures += 1
-                log.warning("ota", "file %d block %d, try %d: %s", file, before, failures, problem)
-                if failures > _RETRIES:
-                    raise UpdateError("transfer", "file %d stopped at block %d: %s" % (file, before, problem))
-                await self._wait_for_link(failures)
+                else:
+                    failures += 1
+                    problem = "file %d stopped at block %d: %s" % (file, before, problem)
+                    log.warning("ota", problem)
+                    if failures > _RETRIES:
+                        raise UpdateError("transfer", problem)
+                    await self._wait_for_link(failures)
         finally:
             self._sink = None
 
@@ -88,27 +91,20 @@ class Fetcher:
             await asyncio.sleep(self.POLL_S)
 
     async def _request(self, count: int) -> None:
-        """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S."""
-        if self._client is None:
-            await self._attach()
-        self._event.clear()
-        self._seen = 0
-        self._asked = count
-        body = {"c": self._token, "f": self._file, "l": LIMITS.BLOCK, "o": self._next, "n": count}
-        await self._client.publish(self._topic("get/json"), json.dumps(body), 0)
-        try:
-            await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
-        except asyncio.TimeoutError:
-            raise TransportError("no block within %d s" % LIMITS.REQUEST_S) from None
-
-    async def _attach(self) -> None:
-        client = self._agent.client
+        """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S (TimeoutError)."""
+        client = self._client
         if client is None:
-            raise TransportError("not connected")
-        self._client = client
-        data, rejected = self._topic("data/json"), self._topic("rejected/json")
-        self._tokens = [client.on(data, self._on_data), client.on(rejected, self._on_rejected)]
-        await client.subscribe([(data, 0), (rejected, 1)])
+            client = self._client = self._agent.client
+            if client is None:
+                raise TransportError("not connected")
+            data, rejected = self._topic("data"), self._topic("rejected")
+            self._tokens = [client.on(data, self._on_data), client.on(rejected, self._on_rejected)]
+            await client.subscribe([(data, 0), (rejected, 1)])
+        self._event.clear()
+        self._left = count
+        body = {"c": self._token, "f": self._file, "l": LIMITS.BLOCK, "o": self._next, "n": count}
+        await client.publish(self._topic("get"), json.dumps(body), 0)
+        await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
 
     def _detach(self) -> None:
         for token in self._tokens:
@@ -119,61 +115,71 @@ class Fetcher:
     async def close(self) -> None:
         """Stop listening; tells the server so if there is a link."""
         client = self._client
-        if client is None:
-            return
-        self._detach()
-        try:
-            await client.unsubscribe([self._topic("data/json"), self._topic("rejected/json")])
-        except AgentError:
-            pass
+        if client is not None:
+            self._detach()
+            try:
+                await client.unsubscribe([self._topic("data"), self._topic("rejected")])
+            except AgentError:
+                pass
 
-    def _stop(self, error: Exception) -> None:
-        self._error = error
-        self._event.set()
-
-    def _on_data(self, topic: str, payload: bytes) -> None:
+    def _on_data(self, topic: str, payload: Any) -> None:
         if self._sink is None or self._error is not None:
             return
         try:
-            # Without going through JSON the block is decoded straight from the packet: 8 KB less at the peak.
-            start = payload.find(b'"p":"') + 5
-            end = payload.find(b'"', start)
-            if start < 5 or end < 0:
-                raise ValueError
-            body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
-            if body.get("c", self._token) != self._token or body["f"] != self._file:
-                return  # late answer to an earlier request
-            number = body["i"]
-            self._seen += 1
-            if number == self._next:
-                data = binascii.a2b_base64(memoryview(payload)[start:end])
-                if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
-                    raise UpdateError("size", "file %d block %d has %d bytes" % (self._file, number, len(data)))
-                self._sink(number, data)
-                self._next += 1
+            self._take(payload)
         except (ValueError, TypeError, KeyError, AttributeError):
-            return self._stop(UpdateError("stream", "a data message is malformed"))
+            self._error = UpdateError("stream", "a data message is malformed")
         except OSError as error:
-            return self._stop(UpdateError("storage", str(error)))
+            self._error = UpdateError("storage", str(error))
         except UpdateError as error:
-            return self._stop(error)
-        if self._seen >= self._asked or self._next * LIMITS.BLOCK >= self._size:
+            self._error = error
+        if self._error or self._left <= 0 or self._next * LIMITS.BLOCK >= self._size:
             self._event.set()
-        return None
 
-    def _on_rejected(self, topic: str, payload: bytes) -> None:
-        if self._sink is None:
+    def _take(self, payload: Any) -> None:
+        # The block does not go through JSON, and is decoded within the packet: 12 KB less at the peak.
+        name = payload.find(b'"p"')
+        start = payload.find(b'"', name + 3) + 1
+        end = payload.find(b'"', start)
+        if name < 0 or start < 1 or end < 0:
+            raise ValueError
+        body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
+        if body.get("c", self._token) != self._token or body["f"] != self._file:
+            return  # late answer to an earlier request
+        self._left -= 1
+        number = body["i"]
+        if number != self._next:
             return
+        data = _decode(payload, start, end)
+        if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
+            raise UpdateError("size", "file %d block %d has %d bytes" % (self._file, number, len(data)))
+        self._sink(number, data)
+        self._next += 1
+
+    def _on_rejected(self, topic: str, payload: Any) -> None:
         try:
             body = json.loads(payload)
-            token = body.get("c") or body.get("clientToken")
+            # Long member names appear too (aws-iot-protocol.md 10.2).
             code = body.get("o") or body.get("code")
-            message = body.get("m") or body.get("message")
+            if (body.get("c") or body.get("clientToken") or self._token) != self._token:
+                return
+            # A passing error: no block came, so this counts as a failed try.
+            if code not in ("InternalError", "InternalException", "ThrottlingException"):
+                self._error = UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
         except (ValueError, AttributeError):
-            token, code, message = None, "malformed", ""
-        if token not in (None, self._token):
-            return
-        if code in _TRANSIENT:
-            self._event.set()  # no block came: counts as a failed try
-        else:
-            self._stop(UpdateError("stream", "%s: %s" % (code, message)))
+            self._error = UpdateError("stream", "a rejection is malformed")
+        self._event.set()
+
+
+def _decode(payload: Any, start: int, end: int) -> "bytes | memoryview":
+    """The bytes of the base64 text payload[start:end]; on boards (bytearray) they replace the head of the packet."""
+    view = memoryview(payload)
+    if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
+        return binascii.a2b_base64(view[start:end])
+    size = 0
+    while start < end:
+        piece = binascii.a2b_base64(view[start : min(start + _CHUNK, end)])
+        view[size : size + len(piece)] = piece
+        size += len(piece)
+        start += _CHUNK
+    return view[:size]

@@ -11,7 +11,6 @@ from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.registry import unload
 from edgeagent.limits import LIMITS
 from edgeagent.ota import MAX_PAYLOAD, trial
-from edgeagent.ota.slots import Slots
 from edgeagent.ota.transfer import Fetcher
 
 _PERCENT_STEP = const(10)
@@ -38,7 +37,7 @@ def arguments(document: "dict[str, Any]") -> "tuple[str, int, int, int]":
     )
 
 
-async def fetch(job: "Any", slots: Slots) -> str:
+async def fetch(job: Any, root: str) -> str:
     """Put the verified content of the job's artifact into the inactive slot, going on where an earlier try stopped.
 
     Returns its version. Raises JobRejected for a bad document, UpdateError, and CancelledError if the job was ended.
@@ -46,12 +45,12 @@ async def fetch(job: "Any", slots: Slots) -> str:
     stream, envelope_size, blocks_size, payload_size = arguments(job.document)
     fetcher = Fetcher(job.agent, stream)
     try:
-        manifest, artifact = await _open(job.agent, slots.root, fetcher, envelope_size)
+        manifest, artifact = await _open(job.agent, root, fetcher, envelope_size)
         # They have done their work, and a board needs their RAM for the rest.
         unload(["edgeagent.ota.verify", "edgeagent.ota.ecdsa", "edgeagent.ota.manifest"])
         if payload_size != manifest.size or blocks_size != 32 * manifest.blocks:
             raise UpdateError("size", "the job's sizes are not those of the artifact")
-        await _fill(job, slots, fetcher, manifest, artifact)
+        await _fill(job, root, fetcher, manifest, artifact)
         return str(manifest.version)
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
@@ -82,9 +81,11 @@ async def _whole(fetcher: Fetcher, file: int, size: int) -> bytearray:
     return content
 
 
-async def _fill(job: "Any", slots: Slots, fetcher: Fetcher, manifest: "Any", artifact: str) -> None:
+async def _fill(job: Any, root: str, fetcher: Fetcher, manifest: Any, artifact: str) -> None:
+    from edgeagent.ota.slots import Slots
     from edgeagent.ota.writer import Writer
 
+    slots = Slots(root)
     folder = slots.prepare(artifact)
     writer = Writer(folder, manifest, await _whole(fetcher, 1, 32 * manifest.blocks))
     reported = 0

@@ -117,15 +117,21 @@ class Writer:
         if not self._good(number, data):
             raise UpdateError("block-hash", "block %d does not match the signed list" % number)
         view = memoryview(data)
-        while len(view):
-            f = self._open()
-            size = self._manifest.files[self._index][1]
-            part = view[: size - self._offset]
-            f.write(part)
-            self._offset += len(part)
-            view = view[len(part) :]
-            if self._offset == size:
-                self._next()
+        try:
+            while len(view):
+                f = self._open()
+                size = self._manifest.files[self._index][1]
+                part = view[: size - self._offset]
+                f.write(part)
+                self._offset += len(part)
+                view = view[len(part) :]
+                if self._offset == size:
+                    self._next()
+        except Exception:
+            # Out of memory or space: the same block may come again, and then starts where this one did.
+            self.close()
+            self._seek(number * _BLOCK)
+            raise
         self._unsynced += 1
         if self._unsynced >= SYNC_BLOCKS and self._file is not None:
             compat.sync_file(self._file)

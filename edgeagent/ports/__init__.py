@@ -3,22 +3,16 @@
 
 import sys
 
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.compat import MICROPYTHON, Any
 
 
-def detect(config: "Any" = None) -> "Any":
+def detect(config: Any = None) -> Any:
     """The port of this runtime. config: a Config whose state_dir and slots_dir, if set, replace the port's own."""
-    if sys.implementation.name != "micropython":
-        from edgeagent.ports.linux import LinuxPort
-
-        return LinuxPort(config)
-    if sys.platform == "esp32":
-        from edgeagent.ports.esp32 import Esp32Port
-
-        return Esp32Port(config)
-    from edgeagent.ports.unix import UnixPort
-
-    return UnixPort(config)
+    port: Any
+    if not MICROPYTHON:
+        from edgeagent.ports.linux import LinuxPort as port
+    elif sys.platform == "esp32":
+        from edgeagent.ports.esp32 import Esp32Port as port
+    else:
+        from edgeagent.ports.unix import UnixPort as port
+    return port(config)

@@ -11,55 +11,33 @@ import os
 import sys
 
 from edgeagent import compat
+from edgeagent.compat import Any
 from edgeagent.errors import ConfigError, TransportError
-
-try:
-    from typing import Any
-except ImportError:
-    pass
-
-_CREDENTIAL_BYTES = 8192
-_CAUSES = (
-    ("PWRON_RESET", "power-on"),
-    ("HARD_RESET", "hard"),
-    ("WDT_RESET", "watchdog"),
-    ("DEEPSLEEP_RESET", "deep-sleep"),
-    ("SOFT_RESET", "soft"),
-)
-
-
-class _Boot:
-    id = ""  # of this process; a second port object must not count a second boot
-
-
-class NoWatchdog:
-    """Where there is none."""
-
-    def feed(self) -> None:
-        pass
+from edgeagent.limits import LIMITS
 
 
 def _credential(path: str) -> bytes:
-    data = compat.read_file(path, _CREDENTIAL_BYTES)
+    data = compat.read_file(path, LIMITS.CREDENTIAL_BYTES)
     if not data:
-        raise TransportError("credential %s is missing, empty or larger than %d bytes" % (path, _CREDENTIAL_BYTES))
+        raise TransportError(path + " is missing, empty or too large")
     return data
 
 
 class MicroPythonPort:
     """Base of UnixPort and Esp32Port; see base.py for the meaning of each method."""
 
-    name = "micropython"
+    name: str
     pem = False
-    machine: "Any" = None  # the `machine` module, or None where it cannot reset
+    machine: Any = None  # the `machine` module, or None where it cannot reset
+    boot = ""  # boot_id of this process; a second port object must not count a second boot
 
-    def __init__(self, config: "Any" = None) -> None:
-        self.state_dir = str((config and config.state_dir) or "/state")
-        self.slots_dir = str((config and config.slots_dir) or "/slots")
+    def __init__(self, config: Any = None) -> None:
+        self.state_dir = (config and config.state_dir) or "/state"
+        self.slots_dir = (config and config.slots_dir) or "/slots"
 
     def facts(self) -> "dict[str, Any]":
-        info = sys.implementation
-        machine = getattr(info, "_machine", sys.platform)
+        info: Any = sys.implementation
+        machine = getattr(info, "_machine", "")
         return {
             "board": getattr(info, "_build", sys.platform),
             "chip": machine[machine.rfind(" ") + 1 :],  # "Generic ESP32 module with ESP32"
@@ -78,41 +56,46 @@ class MicroPythonPort:
         return found
 
     def boot_id(self) -> str:
-        if not _Boot.id:
+        if not self.boot:
             path = self.state_dir + "/boots"
             try:
-                count = int(compat.read_file(path, 16) or b"0") + 1
+                count = int(compat.read_file(path, 16) or 0) + 1
             except ValueError:
                 count = 1
-            _Boot.id = "boot-%d" % count
+            text = "boot-%d" % count
             try:
                 compat.make_dirs(self.state_dir)
                 compat.write_atomic(path, b"%d" % count)
             except OSError:
                 # A full or dead flash must not make two boots look like one.
-                _Boot.id += "-%d" % int.from_bytes(os.urandom(4), "big")
-        return _Boot.id
+                text += "-%d" % int.from_bytes(os.urandom(4), "big")
+            MicroPythonPort.boot = text
+        return self.boot
 
     def reset_cause(self) -> str:
         machine = self.machine
         if hasattr(machine, "reset_cause"):
-            cause = machine.reset_cause()
-            for name, text in _CAUSES:
-                if getattr(machine, name, None) == cause:
+            words = "PWRON power-on HARD hard WDT watchdog DEEPSLEEP deep-sleep SOFT soft".split()
+            while words:
+                text = words.pop()
+                if getattr(machine, words.pop() + "_RESET", None) == machine.reset_cause():
                     return text
         return "unknown"
 
     def reset(self) -> None:
-        if self.machine is not None:
+        if self.machine:
             self.machine.reset()
         sys.exit(75)
 
-    def watchdog(self, seconds: int) -> "Any":
+    def watchdog(self, seconds: int) -> Any:
         if hasattr(self.machine, "WDT"):
             return self.machine.WDT(timeout=seconds * 1000)
-        return NoWatchdog()
+        return self
 
-    async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> "Any":
+    def feed(self) -> None:
+        """The port stands for a watchdog where there is none."""
+
+    async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> Any:
         import ssl
 
         gc.collect()  # TLS wants one block of 16.7 KB (micropython.md, finding 5)
@@ -122,12 +105,9 @@ class MicroPythonPort:
             context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined, unused-ignore]
             context.load_verify_locations(cadata=_credential(ca))
             context.load_cert_chain(_credential(cert), _credential(key))
-        except (OSError, ValueError) as error:
-            raise TransportError("credentials: " + compat.exc_text(error)) from None
-        try:
             return await asyncio.open_connection(host, port, ssl=context, server_hostname=server_hostname)
-        except (OSError, ValueError) as error:
-            raise TransportError("connect to %s:%d: %s" % (host, port, compat.exc_text(error))) from None
+        except (OSError, ValueError) as error:  # ValueError: invalid certificate or key
+            raise TransportError("%s:%d: %s" % (host, port, compat.exc_text(error))) from None
 
     def make_csr(self, common_name: str) -> "tuple[bytes, str]":
-        raise ConfigError("claim.csr", "not available on this port")
+        raise ConfigError("claim.csr", "not on this port")

@@ -6,23 +6,15 @@ A plain process restarts by exiting with status 75; whoever started it starts it
 
 import machine
 
+from edgeagent.compat import Any
 from edgeagent.ports.micropython import MicroPythonPort
-
-try:
-    from typing import Any
-except ImportError:
-    pass
 
 
 class UnixPort(MicroPythonPort):
     """See base.py. A fake `machine` may name the emulated hardware by BOARD and CHIP."""
 
     name = "unix"
-
-    def __init__(self, config: "Any" = None) -> None:
-        MicroPythonPort.__init__(self, config)
-        if hasattr(machine, "reset"):  # the unix port's own `machine` has none
-            self.machine = machine
+    machine = machine if hasattr(machine, "reset") else None  # the unix port's own `machine` has none
 
     def facts(self) -> "dict[str, Any]":
         found = MicroPythonPort.facts(self)

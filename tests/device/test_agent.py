@@ -32,13 +32,16 @@ class Machine(LinuxPort):
         self.boot = boot
         self.feeds = 0
         self.restarted = asyncio.Event()
+        self.agent: Any = None
 
     def boot_id(self) -> str:
         return f"boot-{self.boot}"
 
     def reset(self) -> Any:
+        """As if the process ended: nothing of the runner goes on."""
+        self.agent._runner._step = asyncio.Event().wait
         self.restarted.set()
-        raise asyncio.CancelledError  # as a process that ends: nothing of the handler goes on
+        raise Restart
 
     def watchdog(self, seconds: int) -> Any:
         return self
@@ -74,6 +77,7 @@ def make(site: Ground, thing: str, boot: int = 1, version: str = "1.2.3", **memb
 
 @contextlib.asynccontextmanager
 async def running(agent: Agent) -> AsyncIterator[Agent]:
+    agent.port.agent = agent
     task = asyncio.create_task(agent.start())
     try:
         await asyncio.wait_for(agent.connected.wait(), 15)

@@ -34,6 +34,7 @@ class Service:
         self.deny = None
         self.drop_after = None  # data messages until the link is lost
         self.stays_down = False
+        self.encode = lambda message: json.dumps(message).encode()
         self.limit = None  # data messages until the service falls silent and sets `reached`
         self.reached = None
         self._queue = []
@@ -119,7 +120,7 @@ class Service:
                     return None
                 self.sent += 1
                 self.bytes += len(part) if request["f"] == 2 else 0
-                self.deliver(base + "/data/json", self.raw or json.dumps(message).encode())
+                self.deliver(base + "/data/json", self.raw or self.encode(message))
                 await asyncio.sleep(0)
         return None
 

@@ -80,6 +80,12 @@ class Ending(Quick):
 
         self.assertEqual(self.end(work), ("REJECTED", {"reason": "not for me"}))
 
+    def test_a_handler_that_cancels_itself_has_failed(self):
+        async def work(job):
+            raise asyncio.CancelledError
+
+        self.assertEqual(self.end(work), ("FAILED", {"reason": "cancelled"}))
+
     def test_a_handler_that_returns_no_dict_has_failed(self):
         async def work(job):
             return 7

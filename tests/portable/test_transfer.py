@@ -99,6 +99,18 @@ class Fetching(Case):
         self.fetch()
         self.assertEqual(self.whole(), DATA)
 
+    def test_any_spelling_of_the_json_is_understood(self):
+        plain = self.service.encode
+        for change in (
+            lambda text: text.replace(b'": ', b'":'),
+            lambda text: text.replace(b'": ', b'"  :\n '),
+            lambda text: text.replace(b"/", b"\\/"),
+        ):
+            self.got = []
+            self.service.encode = lambda message, change=change: change(plain(message))
+            self.fetch()
+            self.assertEqual(self.whole(), DATA)
+
     def test_lost_link_is_waited_for_and_the_rest_asked_for(self):
         self.service.drop_after = 5  # blocks, then the link is down for a while
         self.fetch()
