@@ -13,7 +13,7 @@ from edgeagent.errors import ConfigError
 
 def _plain(value: Any, flat: bool = False) -> bool:
     if isinstance(value, dict) and not flat:
-        for name in value:
+        for name in value:  # noqa: SIM110 - a generator would be a function more
             if not isinstance(name, str) or not _plain(value[name], True):
                 return False
         return True
@@ -43,13 +43,16 @@ class Attributes:
         self._base: "dict[str, Any]" = {}  # what the service accepted
 
     def register(self, name: str, value: Any) -> None:
-        """Add or replace an attribute: a value, or a function without arguments. Raises ConfigError naming it."""
+        """Add or replace an attribute: a value, or a function without arguments. Raises ConfigError naming it.
+
+        name: 1 to 64 letters, digits, `_`, `-`.
+        """
         good = 0 < len(name) <= 64 and (callable(value) or _plain(value))
         for char in name:
             # Dots would be read as levels by index queries (shadow.reported.NAME).
             good = good and char.lower() in "abcdefghijklmnopqrstuvwxyz0123456789_-"
         if not good:
-            raise ConfigError("attribute " + name, "needs a name of 1 to 64 letters, digits, _, -; a plain value")
+            raise ConfigError("attribute " + name, "name or value not allowed")
         self._sources[name] = value
 
     def set(self, **values: Any) -> None:

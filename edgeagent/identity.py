@@ -12,9 +12,10 @@ import hashlib
 import json
 
 from edgeagent import compat
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const
 from edgeagent.errors import ConfigError
-from edgeagent.limits import LIMITS
+
+_CREDENTIAL_BYTES = const(8192)
 
 
 def pem_to_der(pem: "bytes | str") -> bytes:
@@ -27,14 +28,14 @@ def pem_to_der(pem: "bytes | str") -> bytes:
     except ValueError:
         der = b""
     # Certificates and keys of all kinds are one ASN.1 SEQUENCE; encrypted PEM keys have headers and fail here.
-    if der[:1] != b"\x30" or len(der) > LIMITS.CREDENTIAL_BYTES:
-        raise ConfigError("PEM", "not a certificate or unencrypted key of at most %d bytes" % LIMITS.CREDENTIAL_BYTES)
+    if der[:1] != b"\x30" or len(der) > _CREDENTIAL_BYTES:
+        raise ConfigError("PEM", "not a certificate or plain key")
     return der
 
 
 def _digest(name: str, count: int, cert: bytes, key: bytes) -> str:
-    data = b"%s %d " % (name.encode(), count)
-    return binascii.hexlify(hashlib.sha256(data + cert + key).digest()).decode()
+    data = ("%s %d " % (name, count)).encode() + cert + key
+    return binascii.hexlify(hashlib.sha256(data).digest()).decode()
 
 
 class Identity:
@@ -67,7 +68,7 @@ class Identity:
         compat.make_dirs(folder)
         compat.write_atomic(folder + "/cert", cert)
         compat.write_atomic(folder + "/key", key, True)
-        record = {"thingName": thing_name, "count": count, "sha256": _digest(thing_name, count, cert, key)}
+        record = {"name": thing_name, "count": count, "sha256": _digest(thing_name, count, cert, key)}
         compat.write_atomic(folder + "/thing.json", json.dumps(record).encode())
 
     def _find(self) -> Any:
@@ -76,12 +77,12 @@ class Identity:
         for folder in (self.root + "a", self.root + "b"):
             try:
                 record = json.loads(compat.read_file(folder + "/thing.json", 512) or b"")
-                cert = compat.read_file(folder + "/cert", LIMITS.CREDENTIAL_BYTES) or b""
-                key = compat.read_file(folder + "/key", LIMITS.CREDENTIAL_BYTES) or b""
-                name = record["thingName"]
+                cert = compat.read_file(folder + "/cert", _CREDENTIAL_BYTES) or b""
+                key = compat.read_file(folder + "/key", _CREDENTIAL_BYTES) or b""
+                name = record["name"]
                 count = record["count"]
                 if _digest(name, count, cert, key) == record["sha256"] and count > found[0]:
                     found = count, folder, name
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError):
                 pass  # not whole
         return found

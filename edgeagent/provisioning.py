@@ -7,9 +7,10 @@ Source: aws-iot-protocol.md 6.1. The requests have no token, so one is outstandi
 import gc
 
 from edgeagent import topics
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const
 from edgeagent.errors import ProtocolError
-from edgeagent.limits import LIMITS
+
+_CREDENTIAL_BYTES = const(8192)
 
 
 def _text(answer: "dict[str, Any]", field: str, limit: int) -> str:
@@ -23,10 +24,10 @@ async def provision(requests: Any, port: Any, claim: "dict[str, Any]") -> "dict[
     """Create a certificate and register this device with the template of `claim` (see config.py).
 
     requests: a Requests, connected with the claim certificate and running.
-    Returns {"thingName", "certificatePem", "privateKey", "deviceConfiguration"}. Nothing is stored: the certificate is
-    ACTIVE now, and the caller makes it durable before it reconnects. Raises Refused with the service's errorCode
-    (6.1), ProtocolError naming the member of an answer that is not as it should be, TransportError, ConfigError (no
-    CSR on this port).
+    Returns {"thingName", "certificatePem", "privateKey", "deviceConfiguration" (as it came)}. Nothing is stored: the
+    certificate is ACTIVE now, and the caller makes it durable before it reconnects. Raises Refused with the service's
+    errorCode (6.1), ProtocolError naming the member of an answer that is not as it should be, TransportError,
+    ConfigError (no CSR on this port).
     """
     body = {}
     parameters = claim["parameters"]
@@ -40,18 +41,15 @@ async def provision(requests: Any, port: Any, claim: "dict[str, Any]") -> "dict[
         await requests.subscribe([topic + topics.ACCEPTED, topic + topics.REJECTED])
     answer = await requests.call(create, body, token=False)
     if not body:
-        key = _text(answer, "privateKey", LIMITS.CREDENTIAL_BYTES)
-    certificate = _text(answer, "certificatePem", LIMITS.CREDENTIAL_BYTES)
+        key = _text(answer, "privateKey", _CREDENTIAL_BYTES)
+    certificate = _text(answer, "certificatePem", _CREDENTIAL_BYTES)
     body = {"certificateOwnershipToken": _text(answer, "certificateOwnershipToken", 2048), "parameters": parameters}
     answer = None
     gc.collect()  # the answer was up to 4 KB of text
     answer = await requests.call(register, body, token=False)
-    configuration = answer.get("deviceConfiguration", {})
-    if not isinstance(configuration, dict):
-        raise ProtocolError("bad deviceConfiguration")
     return {
         "thingName": _text(answer, "thingName", 128),
         "certificatePem": certificate,
         "privateKey": key,
-        "deviceConfiguration": configuration,
+        "deviceConfiguration": answer.get("deviceConfiguration"),
     }

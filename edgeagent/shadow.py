@@ -6,7 +6,6 @@ import json
 from edgeagent import topics
 from edgeagent.compat import Any
 from edgeagent.errors import Refused
-from edgeagent.limits import LIMITS
 
 
 class Shadow:
@@ -16,11 +15,12 @@ class Shadow:
         self.requests = requests
         self._topic = topics.shadow(thing, "", name)
         self._handler: Any = None
+        self._version = 0
 
     async def subscribe(self) -> None:
         """Subscribe to the answers, and to deltas if there is a handler for them."""
         topic = self._topic
-        names = [topic + "get/+", topic + "update/accepted", topic + "update/rejected"]
+        names = [topic + "get/accepted", topic + "get/rejected", topic + "update/accepted", topic + "update/rejected"]
         if self._handler:
             names.append(topic + "update/delta")
         await self.requests.subscribe(names)
@@ -37,18 +37,15 @@ class Shadow:
     async def update_reported(self, reported: "dict[str, Any] | None") -> "dict[str, Any]":
         """Merge into the reported section (None values delete; None for all deletes the section); the answer.
 
-        Raises Refused("413") without asking for a document over 8 KB, Refused, TransportError.
+        Raises Refused ("413" for a document over 8 KB), TransportError.
         """
-        body = {"state": {"reported": reported}}
-        size = len(json.dumps(body))  # characters of ASCII: json escapes the rest
-        if size > LIMITS.SHADOW_BYTES:
-            raise Refused("413", "%d bytes reported" % size)
-        return await self.requests.call(self._topic + "update", body)  # type: ignore[no-any-return]
+        call = self.requests.call
+        return await call(self._topic + "update", {"state": {"reported": reported}})  # type: ignore[no-any-return]
 
     def on_delta(self, handler: Any) -> None:
         """Call `handler(state, version)` for each delta: what is desired and not reported. Set it before `subscribe`.
 
-        It runs inside the MQTT reader (see mqtt/client.py).
+        It runs inside the MQTT reader (see mqtt/client.py). Deltas older than one already seen are ignored.
         """
         if not self._handler:
             self.requests.client.on(self._topic + "update/delta", self._delta)
@@ -56,4 +53,7 @@ class Shadow:
 
     def _delta(self, topic: str, payload: Any) -> Any:
         body = json.loads(payload)
-        return self._handler(body["state"], body["version"])
+        version = body["version"]
+        if version > self._version:
+            self._version = version
+            return self._handler(body["state"], version)

@@ -21,6 +21,8 @@ import tty
 from importlib import resources
 from pathlib import Path
 
+from edgefleet.artifacts.build import compile_file
+
 PWRON_RESET, HARD_RESET, WDT_RESET, SOFT_RESET = 1, 2, 3, 5
 CONSOLE_KEEP = 1 << 20
 
@@ -38,8 +40,15 @@ def interpreter() -> str:
     return found
 
 
-def _firmware() -> Path:
+def _modules() -> Path:
     return Path(str(resources.files("boards.UNIX_VIRTUAL") / "modules"))
+
+
+def _build_firmware(folder: Path) -> None:
+    """The board's own modules as bytecode: compiling them at every boot would fragment the heap it offers."""
+    folder.mkdir(exist_ok=True)
+    for source in sorted(_modules().glob("*.py")):
+        (folder / f"{source.stem}.mpy").write_bytes(compile_file(source, source.name))
 
 
 def _die_with_parent() -> None:  # pragma: no cover - runs in the child
@@ -82,14 +91,15 @@ class VirtualBoard:
         """Erase the chip and write the tree `files` as its file system, with MicroPython's own littlefs."""
         if self._process is not None:
             raise BoardError("power the board off before flashing it")
+        _build_firmware(self.folder / "firmware")
         image = self.folder / "flash.bin"
         with image.open("wb") as out:
             block = b"\xff" * 65536
             for _ in range(self._flash_bytes // len(block)):
                 out.write(block)
         result = subprocess.run(
-            [interpreter(), "-X", "heapsize=2m", str(_firmware() / "mkflash.py"), str(image), str(files)],
-            env={**os.environ, "MICROPYPATH": f"{_firmware()}:.frozen"},
+            [interpreter(), "-X", "heapsize=2m", "-m", "mkflash", str(image), str(files)],
+            env={**os.environ, "MICROPYPATH": f"{self.folder / 'firmware'}:.frozen"},
             capture_output=True,
             text=True,
             check=False,
@@ -153,7 +163,7 @@ class VirtualBoard:
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self.folder),
             "TERM": "dumb",
-            "MICROPYPATH": f"{_firmware()}:.frozen",
+            "MICROPYPATH": f"{self.folder / 'firmware'}:.frozen",
             "BOARD_UID": self.uid,
             "BOARD_RESET_CAUSE": str(cause),
         }
@@ -167,7 +177,7 @@ class VirtualBoard:
                 os.close(slave)
                 return PWRON_RESET
             self._process = subprocess.Popen(
-                [interpreter(), "-X", f"heapsize={self.heap}", "-i", str(_firmware() / "firmware.py")],
+                [interpreter(), "-X", f"heapsize={self.heap}", "-i", str(_modules() / "power_on.py")],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,

@@ -148,7 +148,9 @@ class Client:
         """The link is over (the first reason counts): wake run() and those who can no longer be answered."""
         if not self._error:
             if not isinstance(error, AgentError):
-                text = "closed by the server: certificate, policy?" if isinstance(error, EOFError) else "link: " + exc_text(error)
+                text = "link: " + exc_text(error)
+                if isinstance(error, EOFError):
+                    text = "closed by the server: certificate, policy?"
                 error = TransportError(text)
             self._error = error
         self.connected = False
@@ -282,6 +284,7 @@ class Client:
         """Send a message. QoS 1 returns at PUBACK; raises TransportError, also after LIMITS.REQUEST_S without one.
 
         `payload` must not change until this returns. At most 8 publishes are in flight; more wait for their turn.
+        retain: the server keeps it for those who subscribe later.
         """
         data = payload.encode() if isinstance(payload, str) else payload
         # An exchange lasts seconds, far less than it takes to use the other 65534 packet ids.
@@ -295,7 +298,10 @@ class Client:
                 raise self._error
 
     async def subscribe(self, filters: "list[Any]", head: int = 0x82) -> None:
-        """Subscribe to filters, or (filter, qos) pairs, 8 in a packet. Raises Refused("SUBACK_128") naming one denied."""
+        """Subscribe to filters, or (filter, qos) pairs, 8 in a packet.
+
+        Raises Refused("SUBACK_128") naming the first that is denied.
+        """
         for n in range(0, len(filters), _FILTERS):
             some = filters[n : n + _FILTERS]
             self._id = number = self._id % 65535 + 1
@@ -315,8 +321,8 @@ class Client:
     ) -> Any:
         """Send a packet and return what `done(key, answer)` gives, or raise it if that is an AgentError.
 
-        key: packet id, or a text that no other open exchange has. Raises TransportError after `seconds` (LIMITS.REQUEST_S), or when the
-        link ends. At most 8 exchanges are open; more wait for their turn.
+        key: packet id, or a text that no other open exchange has. seconds: default LIMITS.REQUEST_S; TransportError
+        after them, or when the link ends. At most 8 exchanges are open; more wait for their turn.
         """
         while len(self._open) >= _IN_FLIGHT:
             await self._open[0].wait()  # ends: each has its time-out

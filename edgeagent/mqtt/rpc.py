@@ -37,7 +37,9 @@ class Requests:
     ) -> "dict[str, Any]":
         """Send a request and return the accepted answer.
 
-        body: what is sent as JSON; `clientToken` is added unless token is False. timeout: seconds for the answer, default LIMITS.REQUEST_S.
+        body: what is sent as JSON; `clientToken` is added unless token is False. timeout: seconds for the answer,
+        default LIMITS.REQUEST_S.
+
         Raises Refused(code, message, answer) on rejected; Refused("ReplyTooLarge") if the answer is over the receive
         cap; TransportError if there is none or the link ends; ProtocolError if it is not a JSON object.
         """

@@ -14,5 +14,5 @@ def detect(config: Any = None) -> Any:
     elif sys.platform == "esp32":
         from edgeagent.ports.esp32 import Esp32Port as port
     else:
-        from edgeagent.ports.unix import UnixPort as port
+        from edgeagent.ports.micropython import MicroPythonPort as port
     return port(config)

@@ -54,5 +54,8 @@ class Port(Protocol):
         there OSError and ValueError of TLS come from the stream; the MQTT client maps them.
         """
 
-    def make_csr(self, common_name: str) -> tuple[bytes, str]:
-        """(private key PEM, certificate signing request PEM). Raises ConfigError where it is not available."""
+    def make_csr(self, name: str) -> tuple[bytes, str]:
+        """(private key PEM, certificate signing request PEM) for a common name.
+
+        Raises ConfigError where it is not available.
+        """

@@ -8,8 +8,9 @@ Wi-Fi, Ethernet or PPP is brought up by the board's boot code. While none is up,
 back-off is the wait.
 """
 
+import sys
+
 import esp32
-import machine
 
 from edgeagent import clock, compat
 from edgeagent.compat import Any, const
@@ -24,7 +25,8 @@ class Esp32Port(MicroPythonPort):
     """See base.py."""
 
     name = "esp32"
-    machine = machine
+    board = sys.implementation._build
+    chip = sys.implementation._machine.split(" ")[-1]  # "Generic ESP32 module with ESP32"
 
     def memory(self) -> "dict[str, int]":
         found = MicroPythonPort.memory(self)

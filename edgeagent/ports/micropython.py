@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all MicroPython ports share. A port sets `name`, `machine` and the directories, and adds what is its own.
+"""MicroPython: the unix port as it is, and what board ports share with it.
+
+On the unix port this is a virtual board if there is a fake `machine` that can reset, else a plain process, which
+restarts by exiting with status 75; whoever started it starts it again.
 
 Name resolution blocks the whole board (MicroPython has no other), typically for milliseconds, at worst for the
 resolver's own time-out: arm the watchdog with room for it.
@@ -10,25 +13,30 @@ import gc
 import os
 import sys
 
+import machine
+
 from edgeagent import compat
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const
 from edgeagent.errors import ConfigError, TransportError
-from edgeagent.limits import LIMITS
+
+_CREDENTIAL_BYTES = const(8192)
 
 
 def _credential(path: str) -> bytes:
-    data = compat.read_file(path, LIMITS.CREDENTIAL_BYTES)
+    data = compat.read_file(path, _CREDENTIAL_BYTES)
     if not data:
-        raise TransportError(path + " is missing, empty or too large")
+        raise TransportError(path + " is missing or too large")
     return data
 
 
 class MicroPythonPort:
-    """Base of UnixPort and Esp32Port; see base.py for the meaning of each method."""
+    """See base.py for the meaning of each method."""
 
-    name: str
+    name = "unix"
     pem = False
-    machine: Any = None  # the `machine` module, or None where it cannot reset
+    machine: Any = machine if hasattr(machine, "reset") else None  # the unix port's own `machine` cannot reset
+    board = "UNIX_VIRTUAL" if machine else "UNIX"
+    chip = "host"
     boot = ""  # boot_id of this process; a second port object must not count a second boot
 
     def __init__(self, config: Any = None) -> None:
@@ -36,24 +44,21 @@ class MicroPythonPort:
         self.slots_dir = (config and config.slots_dir) or "/slots"
 
     def facts(self) -> "dict[str, Any]":
-        info: Any = sys.implementation
-        machine = getattr(info, "_machine", "")
         return {
-            "board": getattr(info, "_build", sys.platform),
-            "chip": machine[machine.rfind(" ") + 1 :],  # "Generic ESP32 module with ESP32"
-            "runtime": "micropython %d.%d.%d" % info.version[:3],
+            "board": self.board,
+            "chip": self.chip,
+            "runtime": "micropython %d.%d.%d" % sys.implementation.version[:3],
             "port": self.name,
         }
 
     def memory(self) -> "dict[str, int]":
         gc.collect()
-        found = {"free": gc.mem_free(), "used": gc.mem_alloc()}  # type: ignore[attr-defined]
-        try:
-            flash = os.statvfs(self.state_dir)
-            found["flash_free"] = flash[0] * flash[3]
-        except OSError:
-            pass  # before the first boot id there is no state folder
-        return found
+        flash = os.statvfs("/")
+        return {
+            "free": gc.mem_free(),  # type: ignore[attr-defined]
+            "used": gc.mem_alloc(),  # type: ignore[attr-defined]
+            "flash_free": flash[0] * flash[3],
+        }
 
     def boot_id(self) -> str:
         if not self.boot:
@@ -62,20 +67,20 @@ class MicroPythonPort:
                 count = int(compat.read_file(path, 16) or 0) + 1
             except ValueError:
                 count = 1
-            text = "boot-%d" % count
+            self.boot = "boot-%d" % count
             try:
                 compat.make_dirs(self.state_dir)
                 compat.write_atomic(path, b"%d" % count)
             except OSError:
                 # A full or dead flash must not make two boots look like one.
-                text += "-%d" % int.from_bytes(os.urandom(4), "big")
-            MicroPythonPort.boot = text
+                self.boot += "-%s" % os.urandom(4).hex()
+            MicroPythonPort.boot = self.boot
         return self.boot
 
     def reset_cause(self) -> str:
         machine = self.machine
         if hasattr(machine, "reset_cause"):
-            words = "PWRON power-on HARD hard WDT watchdog DEEPSLEEP deep-sleep SOFT soft".split()
+            words = "PWRON power-on HARD hard WDT watchdog DEEPSLEEP deep-sleep SOFT soft".split()  # noqa: SIM905 - smaller
             while words:
                 text = words.pop()
                 if getattr(machine, words.pop() + "_RESET", None) == machine.reset_cause():
@@ -109,5 +114,5 @@ class MicroPythonPort:
         except (OSError, ValueError) as error:  # ValueError: invalid certificate or key
             raise TransportError("%s:%d: %s" % (host, port, compat.exc_text(error))) from None
 
-    def make_csr(self, common_name: str) -> "tuple[bytes, str]":
+    def make_csr(self, name: str) -> "tuple[bytes, str]":
         raise ConfigError("claim.csr", "not on this port")

@@ -88,7 +88,7 @@ async def resume():
     await client.subscribe([(name + "/in", 1)])
     await client.close()
     await ended(run)
-    other = Client(client._open, name + "-2")
+    other = Client(client.open_stream, name + "-2")
     await other.connect()
     run = asyncio.create_task(other.run())
     await other.publish(name + "/in", b"while away")

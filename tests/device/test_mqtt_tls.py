@@ -190,7 +190,7 @@ def test_a_device_of_another_ca_is_refused_by_the_server(tmp_path: Path, runtime
 def test_an_unknown_certificate_is_refused_with_the_connack_code(tmp_path: Path, runtime: Runtime) -> None:
     async def scenario(here: World, device: Device, credentials: Credentials) -> None:
         answer = await device.play("connect", here, yard().credentials("unknown"))
-        assert answer == {"error": "Refused", "text": "CONNACK_5: not authorised"}
+        assert answer == {"error": "Refused", "text": "CONNACK_5: refused"}
 
     against_broker(tmp_path, runtime, scenario)
 

@@ -122,8 +122,8 @@ def test_the_active_slot_runs(bench: Bench) -> None:
 )
 def test_bad_version_on_trial_goes_back_at_once_and_says_why(bench: Bench, source: str, reason: str) -> None:
     bench.on_trial(source + "\nimport sys\n")
-    show = "from edgeagent.ota import trial\nprint('old runs,', trial.status('/slots'))\nprint('old done')\nwhile True: pass\n"
-    bench.slot("a", show)
+    show = "from edgeagent.ota import trial\nprint('old runs,', trial.status('/slots'))\n"
+    bench.slot("a", show + "print('old done')\nwhile True: pass\n")
     bench.start()
     bench.wait_for("old done")
     assert bench.board.resets[:2] == [PWRON_RESET, HARD_RESET]

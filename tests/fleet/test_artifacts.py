@@ -238,12 +238,24 @@ class FakeAws:
         class ResourceAlreadyExistsException(Exception):
             pass
 
+        class ResourceNotFoundException(Exception):
+            pass
+
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.puts = 0
+        self.fails_at = -1
         self.streams: dict[str, list[dict[str, Any]]] = {}
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
+        self.puts += 1
+        if self.puts == self.fails_at:
+            raise ConnectionError
         self.objects[f"{Bucket}/{Key}"] = Body
+
+    def describe_stream(self, *, streamId: str) -> None:
+        if streamId not in self.streams:
+            raise self.exceptions.ResourceNotFoundException
 
     def create_stream(self, *, streamId: str, files: list[dict[str, Any]], roleArn: str) -> None:
         if streamId in self.streams:
@@ -267,7 +279,18 @@ def test_publishing_twice_is_the_same_as_once(source: Path, key: Path) -> None:
     artifact = sign.sign(made(source), key)
     aws = FakeAws()
     assert publish.publish(artifact, aws, aws) == publish.publish(artifact, aws, aws)
-    assert len(aws.streams) == 1
+    # An object that is put again is another object to a stream: devices that are reading it would be cut off.
+    assert (len(aws.streams), aws.puts) == (1, 3)
+
+
+def test_publishing_goes_on_after_a_failure_half_way(source: Path, key: Path) -> None:
+    artifact = sign.sign(made(source), key)
+    aws = FakeAws()
+    aws.fails_at = 2
+    with pytest.raises(ConnectionError):
+        publish.publish(artifact, aws, aws)
+    publish.publish(artifact, aws, aws)
+    assert (len(aws.streams), len(aws.objects)) == (1, 3)
 
 
 def test_another_signature_gives_another_stream(source: Path, key: Path, tmp_path: Path) -> None:

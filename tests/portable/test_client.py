@@ -5,7 +5,7 @@
 import asyncio
 import unittest
 
-import edgeagent.mqtt.reader as reader_module
+import edgeagent.mqtt.client as client_module
 from edgeagent.errors import ProtocolError, Refused, TransportError
 from edgeagent.limits import LIMITS
 from tests.portable.wire import Server, outcome, play
@@ -18,10 +18,10 @@ class Limits(unittest.TestCase):
     """Tests that wait for a time-out shorten it."""
 
     def setUp(self):
-        self.saved = LIMITS.REQUEST_S, LIMITS.CONNECT_S
+        self.saved = LIMITS.REQUEST_S, LIMITS.CONNECT_S, LIMITS.MQTT_PACKET
 
     def tearDown(self):
-        LIMITS.REQUEST_S, LIMITS.CONNECT_S = self.saved
+        LIMITS.REQUEST_S, LIMITS.CONNECT_S, LIMITS.MQTT_PACKET = self.saved
 
 
 class Connecting(Limits):
@@ -30,7 +30,7 @@ class Connecting(Limits):
             for session in (0, 1):
                 server = Server(clean=False)
                 run = await server.accept(session)
-                self.assertEqual(server.client.session_present, bool(session))
+                self.assertEqual(server.kept, bool(session))
                 self.assertTrue(server.client.connected)
                 run.cancel()
 
@@ -81,7 +81,7 @@ class Connecting(Limits):
 
         async def scenario():
             server = Server()
-            server.client._open = lambda: asyncio.sleep(10)
+            server.client.open_stream = lambda: asyncio.sleep(10)
             return await outcome(server.client.connect())
 
         self.assertIsInstance(play(scenario()), TransportError)
@@ -244,7 +244,7 @@ class Publishing(Limits):
         async def scenario():
             server = Server()
             run = asyncio.create_task(outcome(await server.accept()))
-            server.client.PING_S = 0.05
+            server.client.WRITE_S = 0.05
             server.far.stalled = True
             error = await outcome(server.client.publish("a", b"x", 0))
             await run
@@ -296,45 +296,27 @@ class Receiving(Limits):
 
         play(scenario())
 
-    def test_too_many_unhandled_messages_renew_the_session(self):
-        async def scenario():
-            server = Server()
-            run = asyncio.create_task(outcome(await server.accept()))
-            server.client.on("a", lambda topic, payload: 1 // 0)
-            server.send(PUBLISH_A * 16)
-            return await run
-
-        self.assertIsInstance(play(scenario()), TransportError)
-
-    def test_a_handler_that_waits_for_its_own_client_is_told(self):
+    def test_a_failing_handler_hides_the_message_from_no_other(self):
         async def scenario():
             server = Server()
             run = await server.accept()
-            seen = []
-
-            async def handler(topic, payload):
-                seen.append(await outcome_here(server.client.publish("b", b"")))
-
-            async def outcome_here(awaitable):
-                try:
-                    await awaitable
-                except RuntimeError as error:
-                    return error
-
-            server.client.on("a", handler)
+            got = []
+            server.client.on("a", lambda topic, payload: 1 // 0)
+            server.client.on("a", lambda topic, payload: got.append(bytes(payload)))
             server.send(PUBLISH_A)
-            while not seen:
+            while not got:
                 await asyncio.sleep(0)
-            self.assertIsInstance(seen[0], RuntimeError)
+            self.assertEqual(got, [b"x"])
             run.cancel()
 
         play(scenario())
 
     def test_a_message_over_the_cap_is_dropped_acknowledged_and_told(self):
+        LIMITS.MQTT_PACKET = 1000
         for board in (False, True):
 
             async def scenario(board=board):
-                server = Server(board=board, max_packet=1000)
+                server = Server(board=board)
                 run = await server.accept()
                 told = []
                 got = []
@@ -360,7 +342,7 @@ class Receiving(Limits):
             run = await server.accept()
             told = []
             server.client.oversized.append(lambda topic, size: told.append(size))
-            reader_module.bytearray = Full
+            client_module.bytearray = Full
             server.send(PUBLISH_A_QOS1)
             self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
             self.assertEqual(told, [6])
@@ -369,7 +351,7 @@ class Receiving(Limits):
         try:
             play(scenario())
         finally:
-            del reader_module.bytearray
+            del client_module.bytearray
 
     def test_what_no_server_may_send_ends_the_link(self):
         for data in (
@@ -473,7 +455,7 @@ class KeepAlive(Limits):
         from edgeagent.mqtt import packet
 
         original = packet.connect
-        packet.connect = lambda name, keepalive, clean, will: original(name, 1, clean, will)
+        packet.connect = lambda name, keepalive, clean: original(name, 1, clean)
         try:
             play(scenario())
         finally:
@@ -483,8 +465,7 @@ class KeepAlive(Limits):
         async def scenario():
             server = Server(keepalive=0)
             run = asyncio.create_task(outcome(await server.accept()))
-            server.client._keepalive = 0.05
-            server.client.PING_S = 0.05
+            server.client.keepalive = 0.1
             error = await run
             self.assertEqual(await server.receive(), (0xC0, b""))
             self.assertEqual(bytes(server.end.inbox), b"")  # one outstanding PINGREQ, not more
@@ -492,7 +473,7 @@ class KeepAlive(Limits):
 
         error = play(scenario())
         self.assertIsInstance(error, TransportError)
-        self.assertIn("PINGREQ", str(error))
+        self.assertIn("PINGRESP", str(error))
 
 
 class Closing(Limits):

@@ -100,7 +100,7 @@ class Storing(unittest.TestCase):
         for name in ("one", "two", "three"):
             self.identity().store(name, CERT_1, KEY_1)
         self.assertEqual(self.loaded()[0], "three")
-        self.assertEqual(sorted(os.listdir(self.root + "/identity")), ["current", "g2", "g3"])
+        self.assertEqual(sorted(os.listdir(self.root + "/identity")), ["a", "b"])
 
     def test_garbage_is_refused_and_nothing_changes(self):
         self.identity().store("one", CERT_1, KEY_1)
@@ -147,16 +147,20 @@ class Storing(unittest.TestCase):
             f.write(b"\xff\xff")
 
     def test_a_damaged_generation_falls_back_to_the_one_before(self):
-        for name in ("g2/cert", "g2/key", "g2/thing.json"):
+        for name in ("b/cert", "b/key", "b/thing.json"):
             compat.remove_tree(self.root + "/identity")
             self.damage(name)
             self.assertEqual(self.loaded(), self.expected("one", CERT_1, KEY_1))
             self.identity().store("three", CERT_2, KEY_2)
             self.assertEqual(self.loaded()[0], "three")
 
-    def test_a_damaged_pointer_finds_the_newest_generation(self):
-        self.damage("current")
-        self.assertEqual(self.loaded(), self.expected("two", CERT_2, KEY_2))
+    def test_a_record_of_another_shape_is_no_identity(self):
+        for record in (b"[]", b"null", b"7", b'{"name": "x"}', b'{"name": 1, "count": "1", "sha256": ""}', b"\xff", b""):
+            self.identity().store("one", CERT_1, KEY_1)
+            with open(self.root + "/identity/a/thing.json", "wb") as f:
+                f.write(record)
+            self.assertIsNone(self.loaded())
+            compat.remove_tree(self.root + "/identity")
 
     def test_a_repr_says_nothing_of_the_contents(self):
         identity = self.identity()

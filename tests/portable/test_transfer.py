@@ -296,6 +296,27 @@ class Writing(unittest.TestCase):
             f.write(kept)
         self.assertEqual(self.complete(self.writer()), (3 * BLOCK + 1010 + 5 * BLOCK + 7) // BLOCK)
 
+    def test_block_whose_write_failed_half_way_may_come_again(self):
+        writer = self.writer()
+        asyncio.run(writer.resume())
+        self.feed(writer, 0, 3)
+        real = writer._open
+        opened = [0]
+
+        def failing():
+            opened[0] += 1
+            if opened[0] == 2:  # the block's second file
+                raise MemoryError
+            return real()
+
+        writer._open = failing
+        data = self.payload[3 * BLOCK : 4 * BLOCK]
+        self.assertRaises(MemoryError, writer.block, 3, data)
+        writer._open = real
+        self.feed(writer, 3)
+        asyncio.run(writer.finish())
+        self.assertEqual(contents(self.folder), dict(self.files))
+
     def test_rotten_bytes_on_flash_are_fetched_again(self):
         self.complete(self.writer())
         damage(self.folder + "/app.mpy", 2 * BLOCK + 3)

@@ -119,7 +119,7 @@ class Server:
             await asyncio.sleep(0)
         await self.receive()
         self.send(bytes((0x20, 2, session, 0)))
-        await connecting
+        self.kept = await connecting
         return asyncio.create_task(self.client.run())
 
 

@@ -9,6 +9,7 @@ BOARD_CUT=N:MODE the N-th program or erase from power-on (counting from 0) is th
 import os
 
 BLOCK = 4096
+_ERASED = b"\xff" * 256  # a real chip erases without taking heap from the program
 
 
 class Flash:
@@ -43,16 +44,19 @@ class Flash:
         if fused and self.cut_mode != "after":
             size = size // 2 if self.cut_mode == "torn" else 0
         position = block * BLOCK + offset
-        self.file.seek(position)
-        old = self.file.read(size)
-        new = bytes(memoryview(buffer)[:size])
-        if old != b"\xff" * size:
-            both = int.from_bytes(old, "big") & int.from_bytes(new, "big")
-            new = both.to_bytes(size, "big")
-        self.file.seek(position)
-        self.file.write(new)
+        for start in range(0, size, len(_ERASED)):
+            piece = memoryview(buffer)[start : min(start + len(_ERASED), size)]
+            self._program(position + start, piece)
         if fused:
             self._power_off()
+
+    def _program(self, position, new):
+        self.file.seek(position)
+        old = self.file.read(len(new))
+        if old != _ERASED[: len(new)]:
+            new = (int.from_bytes(old, "big") & int.from_bytes(new, "big")).to_bytes(len(new), "big")
+        self.file.seek(position)
+        self.file.write(new)
 
     def ioctl(self, operation, argument):
         if operation == 4:
@@ -65,7 +69,8 @@ class Flash:
             if fused and self.cut_mode != "after":
                 size = BLOCK // 2 if self.cut_mode == "torn" else 0
             self.file.seek(argument * BLOCK)
-            self.file.write(b"\xff" * size)
+            for _ in range(size // len(_ERASED)):
+                self.file.write(_ERASED)
             if fused:
                 self._power_off()
             return 0
