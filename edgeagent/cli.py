@@ -58,13 +58,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgeagent.ports.linux import launcher
+    from edgeagent.ports.linux import launcher, preflight
 
+    config = load(options.config)  # what is wrong is said once, here, and not by every child
+    preflight.check(config, LinuxPort(config))
     if not options.supervise:
         return launcher.run(options.config)
     from edgeagent.ports.linux.supervisor import Supervisor
 
-    load(options.config)  # a wrong file is said once, here, and not by every child
     return Supervisor(launcher.module_command(options.config)).run()
 
 

@@ -2,7 +2,7 @@
 """`edgefleet`: run a site, and operate it (or AWS IoT) from the command line.
 
 Everything but `up`, `device` and the offline `artifact` commands is boto3 underneath, so it works against AWS as well.
-Exit codes: 0 done, 1 the service refused or a job or a line failed, 2 wrong input, 130 interrupted.
+Exit codes: 0 done, 1 the service refused or a job failed, 2 wrong input (a line of a file too), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _COMMANDS = (
     "edgefleet.artifacts.cli",
 )
 _WITHOUT_CONNECTION = ("up",)
+_WRONG_INPUT = ("InvalidRequestException", "InvalidQueryException", "MalformedPolicyException", "ValidationException")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,19 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Never shows a traceback for what the operator or the service did."""
     arguments = parser().parse_args(argv)
     # Loaded here: `--help` and offline commands need no network library.
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
-    except InputError as error:
-        complain(str(error))
+    except (InputError, ParamValidationError) as error:
+        complain(" ".join(str(error).split()))
         return 2
     except ClientError as error:
         details = error.response.get("Error", {})
         complain(f"{error.operation_name}: {details.get('Code', '?')}: {details.get('Message') or 'no message'}")
-        return 1
+        return 2 if details.get("Code") in _WRONG_INPUT else 1
     except (FleetError, BotoCoreError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader of our output is gone (`| head`); nothing is wrong, and nothing more can be said.

@@ -51,7 +51,8 @@ def _build_firmware(folder: Path) -> None:
         (folder / f"{source.stem}.mpy").write_bytes(compile_file(source, source.name))
 
 
-def _die_with_parent() -> None:  # pragma: no cover - runs in the child
+def die_with_parent() -> None:  # pragma: no cover - runs in the child
+    """`preexec_fn` of a process that must not outlive the thread that started it, whatever ends that."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
 
@@ -183,7 +184,7 @@ class VirtualBoard:
                 stderr=slave,
                 cwd=self.folder,
                 env=environment,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
             self.resets.append(cause)
         os.close(slave)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's own MQTT 3.1.1 client: packet (codec), reader, client (session), rpc (requests), backoff."""
+"""The agent's own MQTT 3.1.1 client: packet (codec), client (session), rpc (requests), backoff."""

@@ -132,7 +132,7 @@ class Client:
                     await self._send(_PINGREQ)
             raise self._error
         finally:
-            self._fail(TransportError("stopped"))
+            self._fail(TransportError("closed"))
             task.cancel()
             await self._shut()
 
@@ -150,7 +150,7 @@ class Client:
             if not isinstance(error, AgentError):
                 text = "link: " + exc_text(error)
                 if isinstance(error, EOFError):
-                    text = "closed by the server: certificate, policy?"
+                    text = "closed by the server: certificate?"
                 error = TransportError(text)
             self._error = error
         self.connected = False
@@ -231,13 +231,14 @@ class Client:
 
     async def _read(self) -> None:
         try:
-            while True:
+            while not self._error:  # not True: CPython's wait_for may swallow a cancellation
                 head, body, size = await self._receive()
                 self._quiet = False
                 if head >> 4 == _PUBLISH:
                     await self._message(head, body, size)
                 elif head != 0xD0 or size:  # PINGRESP
                     self.done(*packet.decode_ack(head, body))
+                del body  # before the next is read
         except Exception as error:  # nothing may end the reader silently
             self._fail(error)
 
@@ -262,12 +263,12 @@ class Client:
         if number:
             await self._send(_PUBACK + packet.number(number))
 
-    def on(self, topic_filter: str, handler: Any) -> Any:
+    def on(self, topic: str, handler: Any) -> Any:
         """Call `handler(topic, payload)` (a function or coroutine function) for matching messages; a token for `off`.
 
-        payload: a bytearray, not to be changed: several handlers may get the same one.
+        topic: a topic filter. payload: a bytearray, not to be changed: several handlers may get the same one.
         """
-        token = (topic_filter, handler)
+        token = (topic, handler)
         self._handlers.append(token)
         return token
 
@@ -316,9 +317,7 @@ class Client:
         """Unsubscribe from filters; to be awaited."""
         return self.subscribe(filters, 0xA2)
 
-    async def exchange(
-        self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None
-    ) -> Any:
+    async def exchange(self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None) -> Any:
         """Send a packet and return what `done(key, answer)` gives, or raise it if that is an AgentError.
 
         key: packet id, or a text that no other open exchange has. seconds: default LIMITS.REQUEST_S; TransportError

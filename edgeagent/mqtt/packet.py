@@ -48,10 +48,10 @@ def publish(topic: str, size: int, qos: int, retain: bool, packet_id: int = 0) -
     return _packet(0x30 | qos << 1 | bool(retain), head, size)
 
 
-def filters(head: int, packet_id: int, names: "list[str | tuple[str, int]]") -> bytes:
-    """SUBSCRIBE (head 0x82, 3.8) for names or (name, qos) pairs, QoS 1 if not said; UNSUBSCRIBE (0xA2, 3.10)."""
+def filters(head: int, packet_id: int, filters: "list[str | tuple[str, int]]") -> bytes:
+    """SUBSCRIBE (head 0x82, 3.8) for filters or (filter, qos) pairs, QoS 1 if not said; UNSUBSCRIBE (0xA2, 3.10)."""
     body = number(packet_id)
-    for name in names:
+    for name in filters:
         qos = 1
         if isinstance(name, tuple):
             name, qos = name

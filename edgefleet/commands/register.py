@@ -285,4 +285,6 @@ def _report(
         output.say(f"{good} registered, {bad} failed in {elapsed:.1f} s{rate}")
     if task["status"] != "Completed":
         output.complain(f"the task {task_id} is {task['status']}: {task.get('message') or 'no reason given'}")
-    return 0 if task["status"] == "Completed" and not bad and not errors else 1
+    if bad or errors:
+        return 2
+    return 0 if task["status"] == "Completed" else 1

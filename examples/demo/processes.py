@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hil.virtual_board import die_with_parent
+
 BIN = Path(sys.executable).parent
 
 
@@ -68,6 +70,7 @@ class FleetManager:
             stderr=log,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout_s
@@ -139,6 +142,7 @@ class LinuxAgent:
             stderr=log,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
     @property

@@ -333,19 +333,20 @@ class Receiving(Limits):
             play(scenario())
 
     def test_a_message_there_is_no_memory_for_is_dropped_too(self):
-        class Full:
-            def __init__(self, size):
+        def full(size):
+            if size > 1000:
                 raise MemoryError
+            return bytearray(size)
 
         async def scenario():
             server = Server(board=True)
             run = await server.accept()
             told = []
             server.client.oversized.append(lambda topic, size: told.append(size))
-            client_module.bytearray = Full
-            server.send(PUBLISH_A_QOS1)
+            client_module.bytearray = full
+            server.send(b"\x32\xd0\x0f\x00\x01a\x00\x09" + bytes(1995))  # 2000 bytes
             self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
-            self.assertEqual(told, [6])
+            self.assertEqual(told, [2000])
             run.cancel()
 
         try:

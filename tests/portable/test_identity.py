@@ -138,7 +138,7 @@ class Storing(unittest.TestCase):
         self.assertGreater(self.sweep(True), 8)
 
     def test_power_cut_anywhere_in_the_first_store_leaves_none_or_new(self):
-        self.assertGreater(self.sweep(False), 8)
+        self.assertGreater(self.sweep(False), 7)
 
     def damage(self, name):
         self.identity().store("one", CERT_1, KEY_1)
@@ -155,7 +155,8 @@ class Storing(unittest.TestCase):
             self.assertEqual(self.loaded()[0], "three")
 
     def test_a_record_of_another_shape_is_no_identity(self):
-        for record in (b"[]", b"null", b"7", b'{"name": "x"}', b'{"name": 1, "count": "1", "sha256": ""}', b"\xff", b""):
+        shapes = b'{"name": "x"}', b'{"name": 1, "count": "1", "sha256": ""}'
+        for record in (b"[]", b"null", b"7", b"\xff", b"") + shapes:
             self.identity().store("one", CERT_1, KEY_1)
             with open(self.root + "/identity/a/thing.json", "wb") as f:
                 f.write(record)
