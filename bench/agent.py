@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from edgefleet import devices
-from edgefleet.artifacts.build import compile_file
 from examples.demo.judge import Judge
 from examples.demo.processes import DemoError, FleetManager
 from hil.virtual_board import interpreter
@@ -34,20 +33,20 @@ STEP_KIB = 4
 
 def mpy_sizes() -> dict[str, int]:
     """Board file → bytes of bytecode (-O2)."""
-    return {target: len(compile_file(source, target)) for target, source in devices.agent_files().items()}
+    return {target: len(bytecode) for target, bytecode in devices.agent_bytecode().items()}
 
 
 def import_heap() -> int:
     """Bytes the resident part retains after import, on an otherwise empty interpreter."""
     program = (
-        "import gc\ngc.collect()\nbefore = gc.mem_alloc()\nimport edgeagent.agent, edgeagent.ports.unix\n"
+        "import gc\ngc.collect()\nbefore = gc.mem_alloc()\nimport edgeagent.agent, edgeagent.ports.micropython\n"
         "import edgeagent.jobs.runner\ngc.collect()\nprint(gc.mem_alloc() - before)"
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for target, source in devices.agent_files().items():
+        for target, bytecode in devices.agent_bytecode().items():
             compiled = Path(scratch) / target
             compiled.parent.mkdir(parents=True, exist_ok=True)
-            compiled.write_bytes(compile_file(source, target))
+            compiled.write_bytes(bytecode)
         result = subprocess.run(
             [interpreter(), "-X", "heapsize=400k", "-c", program],
             env={**os.environ, "MICROPYPATH": f"{scratch}:.frozen"},

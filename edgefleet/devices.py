@@ -50,6 +50,15 @@ def agent_files() -> dict[str, Path]:
     return {target.removesuffix(".py") + ".mpy": package / source for target, source in listing["urls"]}
 
 
+def agent_bytecode() -> dict[str, bytes]:
+    """Board path → .mpy at -O2. Tracebacks name a file as `mqtt/client`: every module carries its own name in RAM."""
+    package = "edgeagent/"
+    return {
+        target: compile_file(source, target.removeprefix(package).removesuffix(".mpy"))
+        for target, source in agent_files().items()
+    }
+
+
 def prepare_board(
     files: Path,
     config: Mapping[str, Any],
@@ -68,10 +77,10 @@ def prepare_board(
     scripts = resources.files("boards.common")
     for script in BOARD_SCRIPTS:
         (files / script).write_text((scripts / script).read_text())
-    for target, source in agent_files().items():
+    for target, bytecode in agent_bytecode().items():
         compiled = files / "lib" / target
         compiled.parent.mkdir(parents=True, exist_ok=True)
-        compiled.write_bytes(compile_file(source, target))
+        compiled.write_bytes(bytecode)
     _credentials(files, ca, claim_certificate, claim_key, "der")
     _install(files, config, "der", "/", trust, application)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from edgeagent import __version__, cli
+from edgefleet.pki import Authority
 from tests.device.ground import Ground, ground
 from tests.support import ROOT
 
@@ -39,6 +40,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def write_config(folder: Path, **members: Any) -> Path:
+    authority = Authority.load_or_create(folder / "pki")
+    certificate, key = authority.issue_device(None)
+    assert key is not None
+    for name, text in (("ca.pem", authority.ca_pem), ("c", certificate), ("k", key)):
+        (folder / name).write_text(text)
     data = {"endpoint": "127.0.0.1", "port": 1, "ca": "ca.pem", "thing_name": "t", "certificate": "c", "key": "k"}
     data.update(state_dir=str(folder / "state"), slots_dir=str(folder / "slots"), **members)
     path = folder / "agent.json"
