@@ -31,11 +31,12 @@ from edgeagent.ports import detect
 from edgeagent.shadow import Shadow
 
 _WATCHDOG_S = const(120)  # longer than any one bounded step between two feeds (provisioning: 75 s)
-_TICK_S = const(5)
-_REPORT_MS = const(60000)  # how often changed attributes are looked for
-_STABLE_MS = const(30000)  # a link that lasted so long starts the back-off anew
+_STABLE_MS = const(30000)  # what ran so long before it failed starts a new row of failures
+_STARVED = const(5)  # failures in a row for lack of memory until the board restarts: its heap never heals by itself
 _COLLECT_BYTES = const(8192)
 _CHECK_S = const(30)  # for one application health check
+TICK_S = 5
+TICKS = 12  # until changed attributes are looked for
 
 
 class Agent:
@@ -47,24 +48,22 @@ class Agent:
         self, config: "Any", port: "Any" = None, version: str = "0.0.0", config_path: "str | None" = None
     ) -> None:
         """config: a Config. port: default this runtime's. version: of the application, reported as `firmware`."""
-        log.configure(config.log_level)
-        self.config = config
         self.config_path = config_path
         self.port = port or detect(config)
         self.version = version
         self.thing_name = ""
-        self.client: "Client | None" = None
-        self.requests: "Requests | None" = None
+        self.client: "Any" = None
+        self.requests: "Any" = None
         self.connected = asyncio.Event()
         self.counters = {"connects": 0}
         self.handlers = Handlers()
         self.attributes = Attributes()
         self.attributes.set(**self.facts())
-        self.attributes.set(**config.attributes)
+        self.configure(config)
         self._checks: "list[Any]" = []
-        self._down = asyncio.Event()
         self._dog: "Any" = None
-        self._runner: "Runner | None" = None
+        self._runner: "Any" = None
+        self._tasks: "list[Any]" = []
 
     @classmethod
     def from_file(cls, path: "str | None" = None, version: str = "0.0.0") -> "Agent":
@@ -104,30 +103,29 @@ class Agent:
     async def healthy(self) -> "tuple[bool, str]":
         """(True, "") if all health checks pass, else (False, reason)."""
         for check in self._checks:
-            name = getattr(check, "__name__", "health check")
+            why = "returned False"
             try:
                 result = check()
                 if hasattr(result, "send"):
                     result = await asyncio.wait_for(result, _CHECK_S)
-            except asyncio.TimeoutError:
-                return False, "%s: no answer within %d s" % (name, _CHECK_S)
-            except Exception as error:  # the application's
-                return False, "%s: %s" % (name, compat.exc_text(error))
-            if isinstance(result, tuple) and not result[0]:
-                return False, "%s: %s" % (name, result[1])
+                if isinstance(result, tuple):
+                    result, why = result
+            except Exception as error:  # the application's; TimeoutError: no answer
+                result = False
+                why = compat.exc_text(error)
             if result is False:
-                return False, "%s: returned False" % name
+                return False, "%s: %s" % (getattr(check, "__name__", "check"), why)
         return True, ""
 
     def facts(self) -> "dict[str, Any]":
         """What this device is: board, chip, runtime, port, agent (version), firmware (application version)."""
-        facts = dict(self.port.facts())
+        facts = self.port.facts()
         facts["agent"] = __version__
         facts["firmware"] = self.version
-        return facts
+        return facts  # type: ignore[no-any-return]
 
     def configure(self, config: "Any") -> None:
-        """Take over a changed configuration: log level and attributes now, `keepalive` at the next restart."""
+        """Take over a (changed) configuration: log level and attributes now, `keepalive` at the next restart."""
         self.config = config
         log.configure(config.log_level)
         self.attributes.set(**config.attributes)
@@ -143,38 +141,41 @@ class Agent:
         if compat.MICROPYTHON:
             gc.threshold(_COLLECT_BYTES)  # type: ignore[attr-defined]  # little garbage: large blocks find room
         self._dog = self.port.watchdog(_WATCHDOG_S)
-        self._runner = Runner(self)
-        tasks = [asyncio.create_task(self._keep("jobs", self._runner.run))]
         if compat.exists(self.port.slots_dir + "/state.json"):
-            tasks.append(asyncio.create_task(self._keep("trial", self._guard)))
-        backoff = Backoff()
+            self._begin(self._guard)
         try:
-            while True:
-                start = clock.ticks()
-                try:
-                    await self._session()
-                except AgentError as error:
-                    log.warning("agent", "%s", error)
-                except Exception as error:  # a defect must not take the device off the network for good
-                    log.error("agent", "%s", compat.traceback_text(error, 400))
-                if clock.elapsed_ms(start) >= _STABLE_MS:
-                    backoff.reset()
-                await self._pause(backoff.next())
+            await self._keep(self._session)
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
 
-    async def _keep(self, name: str, function: "Any") -> None:
-        """Run an internal task; if it dies, log why, renew the session and start it again."""
+    def _begin(self, function: "Any") -> None:
+        self._tasks.append(asyncio.create_task(self._keep(function)))
+
+    async def _keep(self, function: "Any") -> None:
+        """Run an internal task until it returns; if it fails, log why and start it again after a while."""
         backoff = Backoff()
+        starved = 0
         while True:
+            start = clock.ticks()
             try:
-                await function()
-                return
-            except Exception as error:
-                log.error("agent", "%s died: %s", name, compat.traceback_text(error, 400))
-            self._down.set()
-            await asyncio.sleep(backoff.next())
+                return await function()  # type: ignore[no-any-return]
+            except Exception as error:  # a defect must not take the device off the network for good
+                text = compat.exc_text(error)
+                if not isinstance(error, AgentError):
+                    text = compat.traceback_text(error, 400)
+            log.error("agent", "%s", text)
+            if clock.elapsed_ms(start) >= _STABLE_MS:
+                backoff.reset()
+                starved = 0
+            starved = starved + 1 if "MemoryError" in text or "ALLOC_FAILED" in text else 0
+            if starved >= _STARVED:
+                self.port.reset()
+            left = backoff.next()
+            while left > 0:
+                self._dog.feed()
+                await asyncio.sleep(min(left, 1))
+                left -= 1
 
     async def _guard(self) -> None:
         """Roll back an unconfirmed trial at its deadline, with or without a link."""
@@ -184,14 +185,6 @@ class Agent:
             from edgeagent.ota import guard
 
             await guard.watch(self)
-
-    async def _pause(self, seconds: float) -> None:
-        start = clock.ticks()
-        left = seconds
-        while left > 0:
-            self._dog.feed()
-            await asyncio.sleep(min(left, 1))
-            left = seconds - clock.elapsed_ms(start) / 1000
 
     # --- one session
 
@@ -207,85 +200,74 @@ class Agent:
 
         identity = Identity(self.port.state_dir, self.port.pem)
         found = identity.load()
-        if found is None:
+        if not found:
             from edgeagent.onboard import onboard
 
             await onboard(config, self.port, identity, self._client)
-            found = identity.load()
-            if found is None:
-                raise TransportError("the new identity cannot be read back")
             del onboard
+            unload(["edgeagent.onboard", "edgeagent.provisioning"])
+            found = identity.load()
+            if not found:
+                raise TransportError("the new identity cannot be read back")
         del identity, Identity
-        unload(["edgeagent.onboard", "edgeagent.provisioning", "edgeagent.identity"])
+        unload(["edgeagent.identity"])
         return found
 
     def _client(self, client_id: str, certificate: str, key: str) -> Client:
         config = self.config
-
-        async def open_stream() -> "Any":
-            return await self.port.open_stream(
+        return Client(
+            lambda: self.port.open_stream(
                 config.endpoint, config.port, config.server_hostname, config.ca, certificate, key
-            )
-
-        return Client(open_stream, client_id, config.keepalive)
+            ),
+            client_id,
+            config.keepalive,
+        )
 
     async def _session(self) -> None:
         """Connect, serve until the link ends, close. Raises AgentError."""
         self._dog.feed()
         gc.collect()
-        if self.client is None:
+        if not self.client:
             identity = await self.identify()
             self._dog.feed()
             self.thing_name = identity[0]
             self.client = self._client(*identity)
             self.requests = Requests(self.client)
             self.attributes.shadow = Shadow(self.requests, self.thing_name)
+            self._runner = Runner(self)
+            self._begin(self._runner.run)
         await self.client.connect()
-        self._down.clear()
-        reader = asyncio.create_task(self._read(self.client))
+        online = asyncio.create_task(self._online())
         try:
-            await self._online()
+            await self.client.run()
         finally:
             self.connected.clear()
+            online.cancel()
             await self.client.close()
-            reader.cancel()
 
     async def _online(self) -> None:
-        self._dog.feed()
+        """What a session does besides receiving. If it fails the session ends.
+
+        The watchdog is fed here, where a stuck session would be noticed, and not by a task of its own.
+        """
         self.attributes.forget()
         try:
-            await self.attributes.shadow.subscribe()  # type: ignore[union-attr]
-        except Refused as error:  # a policy without shadows must not keep jobs from working
-            log.warning("agent", "shadow: %s", error)
-        await self._report()
-        await self._runner.attach()  # type: ignore[union-attr]
-        self.counters["connects"] += 1
-        log.info("agent", "%s connected to %s:%d", self.thing_name, self.config.endpoint, self.config.port)
-        self.connected.set()
-        gc.collect()
-        reported = clock.ticks()
-        # The watchdog is fed here, where a stuck session would be noticed, and not by a task of its own.
-        while not self._down.is_set():
-            try:
-                await asyncio.wait_for(self._down.wait(), _TICK_S)
-            except asyncio.TimeoutError:
-                pass
-            self._dog.feed()
-            if clock.elapsed_ms(reported) >= _REPORT_MS:
-                reported = clock.ticks()
-                await self._report()
-
-    async def _report(self) -> None:
-        try:
-            await self.attributes.report()
-        except Refused as error:
-            log.warning("agent", "attributes: %s", error)
-
-    async def _read(self, client: Client) -> None:
-        try:
-            await client.run()
-        except AgentError as error:
-            log.warning("agent", "link: %s", error)
-        finally:
-            self.connected.clear()
-            self._down.set()
+            while True:
+                try:
+                    if not self.connected.is_set():
+                        await self.attributes.shadow.subscribe()  # type: ignore[union-attr]
+                    await self.attributes.report()
+                except Refused as error:  # a policy without shadows must not keep jobs from working
+                    log.warning("agent", "shadow: %s", error)
+                if not self.connected.is_set():
+                    await self._runner.attach()
+                    self.counters["connects"] += 1
+                    log.info("agent", "%s connected", self.thing_name)
+                    self.connected.set()
+                    gc.collect()
+                for _ in range(TICKS):
+                    self._dog.feed()
+                    await asyncio.sleep(TICK_S)
+        except Exception as error:
+            log.error("agent", "%s", compat.exc_text(error))
+            await self.client.close()

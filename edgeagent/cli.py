@@ -96,7 +96,7 @@ def status(config: Config) -> dict[str, Any]:
         "endpoint": f"{config.endpoint}:{config.port}",
         "agent": __version__,
         "application": trial.status(port.slots_dir),
-        "job": {name: job[name] for name in ("jobId", "operation", "phase")} if job else None,
+        "job": {name: job[name] for name in ("jobId", "operation", "status")} if job else None,
     }
 
 
@@ -111,7 +111,7 @@ def _status(options: argparse.Namespace) -> int:
     print(f"agent        {found['agent']}")
     print(f"application  {application['version'] or 'factory'}, update state {application['state']}")
     job = found["job"]
-    print(f"job          {job['jobId']} ({job['operation']}), {job['phase']}" if job else "job          none")
+    print(f"job          {job['jobId']} ({job['operation']}), {job['status']}" if job else "job          none")
     return 0
 
 

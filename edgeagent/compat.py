@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between MicroPython and CPython, and durable files. The only place with such ImportError pairs.
+"""What differs between MicroPython and CPython, and durable files. The only place that tells the runtimes apart so.
 
 Durable write: temporary file, flush (and fsync where it exists), atomic rename. On littlefs data commits at close
 and a rename replaces atomically; on POSIX the fsync of file and folder does the same.
@@ -9,75 +9,72 @@ import io
 import os
 import sys
 
-MICROPYTHON = sys.implementation.name == "micropython"
-
 try:
-    from typing import Any as Any
-except ImportError:
     # For annotations, which MicroPython drops: one name here is cheaper than a try/except in every module.
-    Any = object  # type: ignore[misc, assignment]
+    from typing import Any as Any
 
-try:
-    from micropython import const as const
-except ImportError:
+    from edgeagent import posix
+
+    MICROPYTHON = False
 
     def const(value: Any) -> Any:
         """Compile-time constant on MicroPython, identity elsewhere."""
         return value
+
+except ImportError:
+    from micropython import const as const
+
+    Any = posix = None  # type: ignore[assignment]
+    MICROPYTHON = True
 
 
 def exc_text(error: BaseException) -> str:
     """One line naming an exception: type and message, at most 200 characters."""
     text = str(error)
     name = type(error).__name__
-    return ("%s: %s" % (name, text) if text else name)[:200]
+    return (name + ": " + text if text else name)[:200]
 
 
 def traceback_text(error: BaseException, limit: int) -> str:
     """The traceback of `error`, its last `limit` characters."""
-    if MICROPYTHON:
+    if posix:
+        text = posix.traceback_text(error)
+    else:
         out = io.StringIO()
         sys.print_exception(error, out)  # type: ignore[attr-defined]
         text = out.getvalue()
-    else:
-        import traceback
-
-        text = "".join(traceback.format_exception(error))
     return text[-limit:]
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path)[0]
+    except OSError:
+        return 0
 
 
 def exists(path: str) -> bool:
     """True if a file or folder is at `path`."""
-    try:
-        os.stat(path)
-        return True
-    except OSError:
-        return False
+    return _mode(path) > 0
 
 
 def is_dir(path: str) -> bool:
     """True if `path` is a folder."""
-    try:
-        return bool(os.stat(path)[0] & 0x4000)
-    except OSError:
-        return False
+    return _mode(path) & 0x4000 > 0
 
 
 def make_dirs(path: str) -> None:
     """Create a folder and its parents; existing ones are fine."""
-    parts = path.split("/")
-    for n in range(1, len(parts) + 1):
-        part = "/".join(parts[:n])
-        if part and not exists(part):
-            os.mkdir(part)
+    if path and not exists(path):
+        make_dirs(path[: max(path.rfind("/"), 0)])
+        os.mkdir(path)
 
 
 def remove_tree(path: str) -> None:
     """Delete a file, or a folder with all it holds. A missing path is fine. Links are not followed."""
-    if not MICROPYTHON and os.path.islink(path):
+    if posix and os.path.islink(path):
         os.unlink(path)
-        return
-    if is_dir(path):
+    elif is_dir(path):
         for name in os.listdir(path):
             remove_tree(path + "/" + name)
         os.rmdir(path)
@@ -88,29 +85,25 @@ def remove_tree(path: str) -> None:
 def read_file(path: str, limit: int) -> "bytes | None":
     """The bytes of a file, or None if it is missing or larger than `limit` bytes."""
     try:
-        if os.stat(path)[6] > limit:
-            return None
-        with open(path, "rb") as f:
-            return f.read()
+        if os.stat(path)[6] <= limit:
+            with open(path, "rb") as f:
+                return f.read()
     except OSError:
-        return None
+        pass
+    return None
 
 
 def sync_file(f) -> None:  # type: ignore[no-untyped-def]
     """Make what was written to an open file durable, as far as the runtime can say so."""
     f.flush()
-    if not MICROPYTHON:
+    if posix:
         os.fsync(f.fileno())
 
 
 def sync_dir(path: str) -> None:
     """Make the names in a folder durable (POSIX; littlefs needs nothing)."""
-    if not MICROPYTHON:
-        fd = os.open(path or ".", os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    if posix:
+        posix.sync_dir(path)
 
 
 def write_atomic(path: str, data: "bytes | bytearray | memoryview", private: bool = False) -> None:
@@ -120,12 +113,10 @@ def write_atomic(path: str, data: "bytes | bytearray | memoryview", private: boo
     Raises OSError (ENOSPC, EIO); the old file is then untouched.
     """
     temporary = path + ".new"
-    if private and not MICROPYTHON:
-        if exists(temporary):
-            os.unlink(temporary)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    if posix and private:
+        posix.create_private(temporary)
     with open(temporary, "wb") as f:
         f.write(data)
         sync_file(f)
     os.rename(temporary, path)
-    sync_dir(path[: path.rfind("/")] if "/" in path else "")
+    sync_dir(path[: max(path.rfind("/"), 0)])

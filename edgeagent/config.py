@@ -24,9 +24,8 @@ import json
 from edgeagent import compat
 from edgeagent.compat import Any, const
 from edgeagent.errors import ConfigError
-from edgeagent.limits import LIMITS
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}  # as log.py counts them
+CONFIG_BYTES = const(8192)
 _TEXT_CHARS = const(512)
 
 
@@ -51,92 +50,85 @@ class Config:
     claim: "dict[str, Any] | None"
 
 
-class _Reader:
-    def __init__(self, data: Any, folder: str, where: str) -> None:
-        self.data = data
-        self.folder = folder
-        self.where = where
-        if not isinstance(data, dict):
-            raise ConfigError(where, "must be a JSON object")
-
-    def need(self, condition: object, field: str, problem: str) -> None:
-        if not condition:
-            raise ConfigError(self.where + ": " + field, problem)
-
-    def text(self, field: str, required: bool = False) -> Any:
-        value = self.data.get(field)
+def _texts(data: Any, folder: str, where: str, names: str) -> "dict[str, Any]":
+    """The text members `names` of an object: `*` marks a required one, `/` a path. Absent ones are None."""
+    if not isinstance(data, dict):
+        raise ConfigError(where[:-2], "must be a JSON object")
+    found = {}
+    for word in names.split():
+        name = word.strip("*/")
+        value = data.get(name)
         if value is None:
-            self.need(not required, field, "is missing")
-        else:
-            good = isinstance(value, str) and 0 < len(value) <= _TEXT_CHARS
-            self.need(good, field, "must be text of 1 to %d characters" % _TEXT_CHARS)
-        return value
+            if word[0] == "*":
+                raise ConfigError(where + name, "is missing")
+        elif not isinstance(value, str) or not 0 < len(value) <= _TEXT_CHARS:
+            raise ConfigError(where + name, "must be text of 1 to %d characters" % _TEXT_CHARS)
+        elif word[-1] == "/" and folder and value[0] != "/":
+            value = folder + "/" + value
+        found[name] = value
+    return found
 
-    def path(self, field: str, required: bool = False) -> Any:
-        value = self.text(field, required)
-        return value if not value or value[0] == "/" or not self.folder else self.folder + "/" + value
 
-    def whole(self, field: str, default: int, low: int, high: int) -> int:
-        value = self.data.get(field, default)
-        good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        self.need(good, field, "must be a whole number from %d to %d" % (low, high))
-        return int(value)
-
-    def table(self, field: str, kinds: Any, problem: str) -> "dict[str, Any]":
-        value = self.data.get(field, {})
-        self.need(isinstance(value, dict), field, "must be an object")
-        for name in value:
-            self.need(isinstance(value[name], kinds), field + "." + name, problem)
-        return dict(value)
+def _table(data: Any, where: str, name: str, kinds: Any, problem: str) -> "dict[str, Any]":
+    where += name
+    value = data.get(name, {})
+    if not isinstance(value, dict):
+        raise ConfigError(where, "must be an object")
+    for member in value:
+        if not isinstance(value[member], kinds):
+            raise ConfigError(where + "." + member, problem)
+    return value
 
 
 def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
     """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
-    read = _Reader(data, folder, source)
-    made = Config()
-    made.endpoint = read.text("endpoint", True)
-    made.port = read.whole("port", 8883, 1, 65535)
-    made.server_hostname = read.text("server_hostname") or made.endpoint
-    made.application = read.text("application") or "app"
-    made.thing_name = read.text("thing_name")
-    made.ca = read.path("ca", True)
-    for field in ("state_dir", "slots_dir", "trust", "certificate", "key"):
-        setattr(made, field, read.path(field))
-    made.keepalive = read.whole("keepalive", 60, 30, 1200)
-    made.confirm_within = read.whole("confirm_within", 120, 10, 3600)
-    level = read.text("log_level") or "info"
-    read.need(level in _LEVELS, "log_level", "must be debug, info, warning or error")
-    made.log_level = _LEVELS[level]
+    source += ": "
+    names = "*endpoint server_hostname *ca/ state_dir/ slots_dir/ application trust/ thing_name certificate/ key/ log_level"
+    found = _texts(data, folder, source, names)
+    found["server_hostname"] = found["server_hostname"] or found["endpoint"]
+    found["application"] = found["application"] or "app"
+    levels = ("debug", "info", "warning", "error")
+    level = found["log_level"] or "info"
+    if level not in levels:
+        raise ConfigError(source + "log_level", "must be debug, info, warning or error")
+    found["log_level"] = levels.index(level) * 10 + 10  # as log.py counts them
+    for name, default, low, high in (
+        ("port", 8883, 1, 65535),
+        ("keepalive", 60, 30, 1200),
+        ("confirm_within", 120, 10, 3600),
+    ):
+        value = data.get(name, default)
+        if type(value) is not int or not low <= value <= high:  # a bool is an int to CPython's isinstance
+            raise ConfigError(source + name, "must be a whole number from %d to %d" % (low, high))
+        found[name] = value
     # bool is named because it is no int on MicroPython
-    made.attributes = read.table("attributes", (str, int, float, bool), "must be text, a number, true or false")
-    made.claim = None
+    kinds = (str, int, float, bool)
+    found["attributes"] = _table(data, source, "attributes", kinds, "must be text, a number, true or false")
     claim = data.get("claim")
     if claim is not None:
-        made.claim = _claim(_Reader(claim, folder, source + ": claim"))
-    else:
-        read.need(made.thing_name and made.certificate and made.key, "claim", "is missing (or an identity of its own)")
+        source += "claim: "
+        part = _texts(claim, folder, source, "*certificate/ *key/ *template")
+        part["parameters"] = _table(claim, source, "parameters", str, "must be text")
+        part["csr"] = claim.get("csr", False)
+        if not isinstance(part["csr"], bool):
+            raise ConfigError(source + "csr", "must be true or false")
+        claim = part
+    elif not (found["thing_name"] and found["certificate"] and found["key"]):
+        raise ConfigError(source + "claim", "is missing (or an identity of its own)")
+    made = Config()
+    made.claim = claim
+    for name in found:
+        setattr(made, name, found[name])
     return made
-
-
-def _claim(read: _Reader) -> "dict[str, Any]":
-    csr = read.data.get("csr", False)
-    read.need(isinstance(csr, bool), "csr", "must be true or false")
-    return {
-        "certificate": read.path("certificate", True),
-        "key": read.path("key", True),
-        "template": read.text("template", True),
-        "parameters": read.table("parameters", str, "must be text"),
-        "csr": csr,
-    }
 
 
 def load(path: str) -> Config:
     """Read and validate a configuration file. Raises ConfigError with the file and member in its text."""
-    raw = compat.read_file(path, LIMITS.CONFIG_BYTES)
+    raw = compat.read_file(path, CONFIG_BYTES)
     if raw is None:
-        raise ConfigError(path, "is missing or larger than %d bytes" % LIMITS.CONFIG_BYTES)
+        raise ConfigError(path, "is missing or larger than %d bytes" % CONFIG_BYTES)
     try:
-        data = json.loads(raw.decode())
-    except (ValueError, UnicodeError):
+        data = json.loads(raw)
+    except ValueError:
         raise ConfigError(path, "is not valid JSON") from None
-    return parse(data, path[: path.rfind("/")] if "/" in path else "", path)
+    return parse(data, path[: max(path.rfind("/"), 0)], path)

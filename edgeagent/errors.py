@@ -3,10 +3,7 @@
 `ports/` or `mqtt/`.
 """
 
-try:
-    from typing import Any
-except ImportError:
-    pass
+from edgeagent.compat import Any
 
 
 class AgentError(Exception):
@@ -17,7 +14,7 @@ class ConfigError(AgentError):
     """A configuration, identity or trust file is wrong. `field` names the member, with its file."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__("%s: %s" % (field, problem))
+        super().__init__(field + ": " + problem)
         self.field = field
 
 
@@ -32,31 +29,31 @@ class ProtocolError(AgentError):
 class Refused(AgentError):
     """The service answered a request with an error. `code` is the service's own code (aws-iot-protocol.md, C)."""
 
-    def __init__(self, code: str, message: str, body: "dict[str, Any] | None" = None) -> None:
+    def __init__(self, code: str, message: "str | None", body: "dict[str, Any] | None" = None) -> None:
         super().__init__("%s: %s" % (code, message))
         self.code = code
         self.body = body or {}
 
 
-class JobRejected(AgentError):
-    """A job that this device will not run: reported REJECTED with this reason."""
-
-    def __init__(self, reason: str, details: "dict[str, Any] | None" = None) -> None:
-        super().__init__(reason)
-        self.details = details or {}
-
-
 class JobFailed(AgentError):
     """A job that was started and did not succeed: reported FAILED with this reason."""
 
+    status = "FAILED"
+
     def __init__(self, reason: str, details: "dict[str, Any] | None" = None) -> None:
         super().__init__(reason)
-        self.details = details or {}
+        self.details = details
+
+
+class JobRejected(JobFailed):
+    """A job that this device will not run: reported REJECTED with this reason."""
+
+    status = "REJECTED"
 
 
 class UpdateError(JobFailed):
     """An update was refused or went wrong. `code` is one word of docs/ota.md's table, first in the reason."""
 
     def __init__(self, code: str, problem: str) -> None:
-        super().__init__("%s: %s" % (code, problem))
+        super().__init__(code + ": " + problem)
         self.code = code

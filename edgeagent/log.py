@@ -5,63 +5,47 @@ Lines are `time level area message`. Secrets never reach here: callers log names
 """
 
 from edgeagent import clock
-from edgeagent.compat import const
+from edgeagent.compat import Any, const
 
-DEBUG = const(10)
-INFO = const(20)
-WARNING = const(30)
-ERROR = const(40)
+INFO = const(20)  # debug 10 (used by applications), warning 30, error 40
 
-_NAMES = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
 _RING_LINES = const(40)
 _LINE_CHARS = const(160)
 
-
-class _State:
-    level = 20
-    sink = print
-    ring: "list[str]" = []
+recent: "list[str]" = []  # the latest lines, oldest first
+_level = 20
+_sink: "Any" = print
 
 
-def configure(level: int = INFO, sink=None) -> None:  # type: ignore[no-untyped-def]
+def configure(level: int = INFO, sink: "Any" = None) -> None:
     """Set the least level that is kept and where lines go (a callable of one string; default print)."""
-    _State.level = level
-    if sink is not None:
-        _State.sink = sink
+    global _level, _sink
+    _level = level
+    _sink = sink or _sink
 
 
-def write(level: int, area: str, message: str, *args: object) -> None:
-    """Log one line; `message % args` is built only if the level is kept."""
-    if level < _State.level:
-        return
-    text = message % args if args else message
-    head = "%d %s %s " % (clock.now(), _NAMES.get(level, str(level)), area)
-    ring = _State.ring
-    for part in text.split("\n"):  # a traceback keeps its last line, which says what happened
-        if part:
-            line = (head + part)[:_LINE_CHARS]
-            ring.append(line)
-            if len(ring) > _RING_LINES:
-                ring.pop(0)
-            _State.sink(line)
-
-
-def debug(area: str, message: str, *args: object) -> None:
-    write(DEBUG, area, message, *args)
+def write(level: int, name: str, area: str, message: str, args: "tuple[Any, ...]") -> None:
+    """Log `message % args` if the level is kept; built only then."""
+    if level >= _level:
+        head = "%d %s %s " % (clock.now(), name, area)
+        if args:
+            message = message % args
+        for part in message.split("\n"):  # a traceback keeps its last line, which says what happened
+            if part:
+                part = (head + part)[:_LINE_CHARS]
+                recent.append(part)
+                if len(recent) > _RING_LINES:
+                    recent.pop(0)
+                _sink(part)
 
 
 def info(area: str, message: str, *args: object) -> None:
-    write(INFO, area, message, *args)
+    write(20, "INFO", area, message, args)
 
 
 def warning(area: str, message: str, *args: object) -> None:
-    write(WARNING, area, message, *args)
+    write(30, "WARNING", area, message, args)
 
 
 def error(area: str, message: str, *args: object) -> None:
-    write(ERROR, area, message, *args)
-
-
-def recent() -> "list[str]":
-    """The ring of recent lines, oldest first."""
-    return list(_State.ring)
+    write(40, "ERROR", area, message, args)

@@ -6,13 +6,13 @@ A power cut before the identity is stored costs a certificate that nobody uses; 
 """
 
 import asyncio
-import binascii
 import os
 
-from edgeagent import compat, log, provisioning
-from edgeagent.compat import Any
+from edgeagent import log
+from edgeagent.compat import Any, exc_text
 from edgeagent.errors import AgentError, ConfigError, TransportError
 from edgeagent.mqtt.rpc import Requests
+from edgeagent.provisioning import provision
 
 
 async def onboard(config: "Any", port: "Any", identity: "Any", make_client: "Any") -> None:
@@ -21,26 +21,26 @@ async def onboard(config: "Any", port: "Any", identity: "Any", make_client: "Any
     make_client: (client id, certificate path, key path) -> Client. Raises AgentError.
     """
     claim = config.claim
-    if claim is None:
+    if not claim:
         raise ConfigError("claim", "is missing and there is no identity")
-    client_id = "claim-" + binascii.hexlify(os.urandom(6)).decode()
-    client = make_client(client_id, claim["certificate"], claim["key"])
+    client = make_client("claim-%x" % int.from_bytes(os.urandom(6), "big"), claim["certificate"], claim["key"])
     await client.connect()
     reader = asyncio.create_task(_read(client))
     try:
-        answer = await provisioning.provision(Requests(client), port, claim)
+        answer = await provision(Requests(client), port, claim)
     finally:
         await client.close()
         reader.cancel()
+    name = answer["thingName"]
     try:
-        identity.store(answer["thingName"], answer["certificatePem"], answer["privateKey"])
+        identity.store(name, answer["certificatePem"], answer["privateKey"])
     except OSError as error:
-        raise TransportError("identity cannot be stored: " + compat.exc_text(error)) from None
-    log.info("agent", "provisioned as %s", answer["thingName"])
+        raise TransportError("identity not stored: " + exc_text(error)) from None
+    log.info("agent", "provisioned as %s", name)
 
 
 async def _read(client: "Any") -> None:
     try:
         await client.run()
-    except AgentError as error:
-        log.debug("agent", "claim session: %s", error)  # those who wait for an answer get the same error
+    except AgentError:
+        pass  # those who wait for an answer get the same error

@@ -99,7 +99,14 @@ class VirtualBoard:
             for _ in range(self._flash_bytes // len(block)):
                 out.write(block)
         result = subprocess.run(
-            [interpreter(), "-X", "heapsize=2m", "-m", "mkflash", str(image), str(files)],
+            [
+                interpreter(),
+                *("-X", "heapsize=2m"),
+                str(_modules() / "mkflash.py"),
+                str(image),
+                str(files),
+                str(self.folder / "firmware" / "network.mpy"),
+            ],
             env={**os.environ, "MICROPYPATH": f"{self.folder / 'firmware'}:.frozen"},
             capture_output=True,
             text=True,

@@ -1,39 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job handler gets: facts about its job, and the ways to report, to remember and to restart."""
 
-from edgeagent import log
-from edgeagent.compat import Any
-from edgeagent.errors import JobFailed
+import asyncio
 
-try:
-    from typing import Any
+from edgeagent import clock, log
+from edgeagent.compat import Any, const
+from edgeagent.errors import JobFailed, Refused, TransportError
+from edgeagent.jobs import protocol
 
-    from edgeagent.jobs.protocol import Execution
-    from edgeagent.jobs.runner import Runner
-except ImportError:
-    pass
+_PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
 class JobContext:
     """One execution in the hands of its handler.
 
     id, execution: job id and execution number. operation, document: what is asked for. resumed: True if this is the
-    continuation after a reset. data: what `checkpoint` has stored. agent: the Agent.
+    continuation after a reset. data: what `checkpoint` has stored. agent: the Agent. revoked: True once the service
+    has ended the execution; nothing is reported any more.
     """
 
-    def __init__(
-        self, runner: "Runner", execution: "Execution", operation: str, data: "dict[str, Any]", resumed: bool
-    ) -> None:
-        self.id = execution.job_id
-        self.execution = execution.number
-        self.operation = operation
-        self.document: "dict[str, Any]" = execution.document  # type: ignore[assignment]  # parse() has checked it
-        self.resumed = resumed
-        self.data = data
+    operation = ""
+    revoked = False
+    task: "Any" = None  # runs the handler; None when it has ended
+    outcome: "Any" = None  # (status, reason, details)
+
+    def __init__(self, runner: "Any", execution: "dict[str, Any]", record: "dict[str, Any] | None") -> None:
+        """execution: of the service. record: of the journal, if this device has begun it before."""
+        self.id: str = execution["jobId"]
+        self.execution: int = execution["executionNumber"]
+        self.document: "Any" = execution.get("jobDocument")
+        self.resumed = record is not None
+        self.data: "dict[str, Any]" = record["data"] if record else {}
         self.agent = runner.agent
-        self.revoked = False  # the service has ended the execution: nothing is to be reported any more
-        self.ended = False
-        self.outcome: "tuple[str, str, dict[str, Any]] | None" = None  # (status, reason, details), not kept yet
         self._runner = runner
 
     async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:
@@ -44,7 +42,25 @@ class JobContext:
         """
         if percent is not None:
             details["percent"] = percent
-        return await self._runner.progress(self, details)
+        runner = self._runner
+        body = protocol.update("IN_PROGRESS", details, self.execution)
+        start = clock.ticks()
+        while clock.elapsed_ms(start) < _PROGRESS_MS:
+            try:
+                await asyncio.wait_for(self.agent.connected.wait(), 15)
+                await runner.call(self.id + "/update", body)
+                return True
+            except Refused as error:
+                if error.code in protocol.OVER:
+                    self.revoked = True
+                    raise asyncio.CancelledError from None
+                if error.code not in protocol.PASSING:
+                    log.warning("jobs", "progress: %s", error)
+                    break
+            except (asyncio.TimeoutError, TransportError):
+                pass
+            await asyncio.sleep(runner.backoff.next())
+        return False
 
     def checkpoint(self, **data: "Any") -> None:
         """Merge JSON values into `data` and make them durable before returning. Raises JobFailed if it cannot."""
@@ -58,7 +74,7 @@ class JobContext:
 
         Raises JobFailed if the port did not restart the device.
         """
-        self._runner.keep(self, self.data, "resetting")
-        log.info("jobs", "%s: restarting: %s", self.id, reason)
+        # The record has been in the journal since before the handler began.
+        log.info("jobs", "%s: restart: %s", self.id, reason)
         self.agent.port.reset()
         raise JobFailed("the device did not restart")

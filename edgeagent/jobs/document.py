@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Job documents: which operation one asks for. Pure; every refusal names the member.
+"""Job documents: which operation one asks for. Pure; every refusal names the member. Boards load it for each job.
 
 Two forms are understood:
     {"operation": "NAME", ...arguments}                      ours (and the legacy form of the AWS device client)
@@ -7,52 +7,45 @@ Two forms are understood:
 Source: aws-iot-protocol.md sections 5.1 and 5.3.
 """
 
-from edgeagent.compat import Any
+from edgeagent.compat import const
 from edgeagent.errors import JobRejected
 from edgeagent.jobs.protocol import is_name
-from edgeagent.limits import LIMITS
+
+DOCUMENT_BYTES = const(8192)  # such a document already needs 21 KB of heap as objects
 
 
 def size(value: object) -> int:
     """Bytes of `value` as compact JSON (as the service sends it; escapes aside), counted without building the text."""
-    if isinstance(value, dict):
-        return 1 + sum(size(name) + size(value[name]) + 2 for name in value)
-    if isinstance(value, list):
-        return 1 + sum(size(member) + 1 for member in value)
-    return len(value.encode()) + 2 if isinstance(value, str) else len(str(value))
+    if not isinstance(value, (dict, list)):
+        return len(value.encode()) + 2 if isinstance(value, str) else len(str(value))
+    total = 1
+    for member in value:
+        total += size(member) + 1
+        if isinstance(value, dict):
+            total += size(value[member]) + 1
+    return total
 
 
-def too_large() -> str:
-    """The reason given for a document over the cap."""
-    return "job document is larger than the %d bytes this device takes" % LIMITS.JOB_DOCUMENT
+def parse(document: object) -> str:
+    """The operation that a job document asks for. Raises JobRejected naming the member, or the cap.
 
-
-def parse(document: object) -> "tuple[str, dict[str, Any]]":
-    """The operation that a job document asks for, and its arguments (all other members).
-
-    Raises JobRejected naming the member, or the cap if the document is too large for this device.
+    document: None if it was too large to be received.
     """
-    if not isinstance(document, dict):
-        raise JobRejected("job document is not an object")
     try:
-        if size(document) > LIMITS.JOB_DOCUMENT:
-            raise JobRejected(too_large())
+        if not isinstance(document, dict) or size(document) > DOCUMENT_BYTES:
+            raise JobRejected("job document is no object of at most %d bytes" % DOCUMENT_BYTES)
     except RuntimeError:  # recursion is short on boards
         raise JobRejected("job document is nested too deeply") from None
-    if "steps" in document:
-        return _steps(document["steps"]), {}
     operation = document.get("operation")
-    if not isinstance(operation, str) or not is_name(operation, 64):
-        raise JobRejected("job document: operation must be text of 1 to 64 letters, digits, - and _")
-    return operation, {name: document[name] for name in document if name != "operation"}
-
-
-def _steps(steps: object) -> str:
-    try:
-        action = steps[0]["action"]  # type: ignore[index]
-        kind, handler = action["type"], action["input"].get("handler")
-    except (TypeError, KeyError, IndexError, AttributeError):
-        raise JobRejected("job document: steps must be a list of {action: {type, input}}") from None
-    if len(steps) == 1 and kind == "runHandler" and handler == "reboot.sh":  # type: ignore[arg-type]
-        return "reboot"
-    raise JobRejected("job document: steps are not supported on this port")
+    if "steps" in document:
+        try:
+            (step,) = document["steps"]
+            action = step["action"]
+            if action["type"] == "runHandler" and action["input"]["handler"] == "reboot.sh":
+                return "reboot"
+        except Exception:  # noqa: S110 - steps of another shape are not supported either
+            pass
+        raise JobRejected("job document: steps: only the handler reboot.sh is supported")
+    if not is_name(operation):
+        raise JobRejected("job document: operation must be 1 to 64 letters, digits, - or _")
+    return operation  # type: ignore[return-value]

@@ -8,20 +8,20 @@ The slots' state, not this job's journal, is the truth about what happened. It n
     state of the slots, for this execution     run()
     none of its own                            fetch and verify into the inactive slot (resuming), activate, reset
     on trial, not booted yet                   reset
-    on trial, booted                           report, wait for health, confirm: SUCCEEDED; else roll back, reset
+    on trial, booted                           report, wait for health, confirm: SUCCEEDED; guard.py ends it in time
     confirmed                                  SUCCEEDED
     rolled back                                FAILED "rolled-back: …"
 """
 
 import asyncio
 
-from edgeagent import clock, compat, log
-from edgeagent.compat import Any, const
-from edgeagent.errors import UpdateError
-from edgeagent.ota import trial
+from edgeagent.compat import Any, exc_text
+from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.jobs.registry import unload
+from edgeagent.limits import LIMITS
+from edgeagent.ota import MAX_PAYLOAD, trial
 
 RESUME = True
-_RETRY_S = const(2)
 
 
 async def run(job: "Any") -> "dict[str, Any]":
@@ -34,61 +34,124 @@ async def run(job: "Any") -> "dict[str, Any]":
     status = trial.status(root)
     if status["job"] != own:
         await _install(job, root, own)
-    elif status["state"] == "trial" and not status["boots"]:
-        job.reset("update")
     elif status["state"] == "trial":
-        await _prove(job, root, status)
+        if status["boots"]:
+            await _prove(job, root, status)
+        else:
+            job.reset("update")
     status = trial.status(root)
     if status["state"] == "confirmed":
         return {"version": status["version"], "previous": status["previous_version"] or "none"}
-    raise UpdateError("rolled-back", status["reason"] or "the restart did not happen")
+    raise UpdateError("rolled-back", status["reason"] or "no restart")
 
 
 async def _install(job: "Any", root: str, own: str) -> None:
-    """Does not return if all goes well: the device restarts into the new version."""
-    from edgeagent.ota import update
+    """Put the verified artifact into the inactive slot, going on where an earlier try stopped, and restart into it.
 
-    version = await update.fetch(job, root)
-    from edgeagent.ota.slots import Slots
+    Does not return if all goes well. Phases follow each other, and what a phase brought into memory is dropped after
+    it: a board has no room for all at once.
+    """
+    stream = job.document.get("stream")
+    if type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream:
+        raise JobRejected("stream: must be the id of a stream")
+    sizes = []
+    for member, most in (
+        ("envelope", LIMITS.MANIFEST_BYTES),
+        ("blocks", MAX_PAYLOAD // LIMITS.BLOCK * 32),
+        ("payload", MAX_PAYLOAD),
+    ):
+        try:
+            size = job.document["artifact"][member]
+        except (LookupError, TypeError):
+            size = 0
+        if type(size) is not int or not 0 < size <= most:
+            raise JobRejected("artifact.%s: must be 1 to %d" % (member, most))
+        sizes.append(size)
 
-    await job.progress(100, step="restart", version=version)
-    Slots(root).activate(version, own, job.agent.config.confirm_within, job.agent.version)
+    from edgeagent.ota.transfer import Fetcher
+
+    agent = job.agent
+    fetcher = Fetcher(agent, stream)
+    try:
+        raw = await _whole(fetcher, 0, sizes[0])
+        from edgeagent.ota import verify
+
+        trust = verify.load_trust(agent.config.trust)
+        manifest, artifact = await verify.open_envelope(raw, trust)
+        verify.check(manifest, agent.port.facts(), agent.version, max(trust.floor, trial.status(root)["floor"]))
+        del raw, trust, verify
+        unload(["edgeagent.ota.verify", "edgeagent.ota.ecdsa", "edgeagent.ota.manifest"])
+        if sizes[1:] != [32 * manifest.blocks, manifest.size]:
+            raise UpdateError("size", "not the artifact's")
+        from edgeagent.ota.slots import Slots
+        from edgeagent.ota.writer import Writer
+
+        slots = Slots(root)
+        writer = Writer(slots.prepare(artifact), manifest, await _whole(fetcher, 1, sizes[1]))
+        reported = 0
+
+        async def tick(done: int, total: int) -> None:
+            nonlocal reported
+            percent = done * 100 // total
+            if percent >= reported + 10:
+                reported = percent
+                await job.progress(percent, step="download", version=manifest.version)
+
+        try:
+            first = await writer.resume()
+            missing = manifest.size - first * LIMITS.BLOCK
+            if missing > slots.free():
+                raise UpdateError("space", "%d bytes missing" % (missing - slots.free()))
+            await fetcher.fetch(2, manifest.size, writer.block, first, tick)
+            await writer.finish()
+        finally:
+            writer.close()
+        slots.complete(artifact, manifest.version, manifest.security_version)
+    except OSError as error:
+        raise UpdateError("storage", str(error)) from None
+    finally:
+        await fetcher.close()
+    await job.progress(100, step="restart", version=manifest.version)
+    slots.activate(manifest.version, own, agent.config.confirm_within, agent.version)
     try:
         job.reset("update")
     except Exception as error:
         # Still the old version; nobody is to find a trial whose job has failed.
-        trial.failed(root, "no restart: " + compat.exc_text(error))
+        trial.failed(root, "no restart: " + exc_text(error))
         raise
+
+
+async def _whole(fetcher: "Any", file: int, size: int) -> bytearray:
+    """A small file of the stream, in memory."""
+    content = bytearray(size)
+
+    def keep(number: int, data: bytes) -> None:
+        content[number * LIMITS.BLOCK : number * LIMITS.BLOCK + len(data)] = data
+
+    await fetcher.fetch(file, size, keep)
+    return content
 
 
 async def _prove(job: "Any", root: str, status: "dict[str, Any]") -> None:
     """In the new version: confirm it once the service took a message from it and the application says it is well.
 
-    Returns when the trial is over. Rolls back and resets at the deadline, when the service has ended the job, or when
-    this is not the new version after all.
+    Returns when the trial is over; its deadline is guard.py's. Rolls back and resets when the service has ended the
+    job, or when this is not the new version after all.
     """
-    start = clock.ticks()
-    reason = ""
-    if trial.Running.known and trial.Running.slot != status["active"]:
-        reason = "slot %s could not be booted" % status["active"]
-    accepted = False
-    try:
-        while not reason:
-            if not accepted:
-                accepted = await job.progress(None, step="trial", version=status["version"])
-            good, why = await job.agent.healthy()
-            if accepted and good and trial.confirm(root):
-                return
-            if trial.status(root)["state"] != "trial":
-                return
-            if clock.elapsed_ms(start) >= status["deadline_s"] * 1000:
-                reason = "not confirmed within %d s: %s" % (status["deadline_s"], why or "no answer from the service")
-            else:
-                await asyncio.sleep(_RETRY_S)
-    except asyncio.CancelledError:
-        if not job.revoked:
-            raise
-        reason = "the service ended the job"
-    log.error("ota", "%s", reason)
+    reason = "the slot could not be booted"
+    if trial.Running.slot in (None, status["active"]):
+        try:
+            accepted = False
+            while trial.status(root)["state"] == "trial":
+                accepted = accepted or await job.progress(None, step="trial", version=status["version"])
+                if accepted and (await job.agent.healthy())[0]:
+                    trial.confirm(root)
+                else:
+                    await asyncio.sleep(2)
+            return
+        except asyncio.CancelledError:
+            if not job.revoked:
+                raise
+            reason = "the service ended the job"
     trial.failed(root, reason)
     job.reset("rollback")

@@ -7,59 +7,44 @@ every member is checked here before anything else looks at it.
 
 from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError
-from edgeagent.limits import LIMITS
-
-QUEUED = "QUEUED"
-IN_PROGRESS = "IN_PROGRESS"
-SUCCEEDED = "SUCCEEDED"
-FAILED = "FAILED"
-REJECTED = "REJECTED"
 
 # Refusals after which an execution is no longer ours: finished by somebody else, or gone (section 3.10).
 OVER = ("InvalidStateTransition", "TerminalStateReached", "ResourceNotFound")
 # "Retry only RequestThrottled and InternalError" (section 3.10).
 PASSING = ("RequestThrottled", "InternalError")
 
-_NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
-_KEY_CHARS = _NAME_CHARS + ":"
+_NAME_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 
 
-class Execution:
-    """One job execution as the service described it. `document` is unchecked, None if it was not asked for."""
-
-    def __init__(self, data: "dict[str, Any]") -> None:
-        """data: a JobExecutionData that `execution` has checked."""
-        self.job_id: str = data["jobId"]
-        self.number: int = data["executionNumber"]
-        self.version: int = data["versionNumber"]
-        self.status: str = data["status"]
-        self.document: object = data.get("jobDocument")
-
-
-def is_name(text: object, longest: int, chars: str = _NAME_CHARS) -> bool:
-    """True for text of 1 to `longest` characters, all of them in `chars` (section 1.1: jobId and the like)."""
-    if not isinstance(text, str) or not 0 < len(text) <= longest:
+def is_name(text: object) -> bool:
+    """True for text of 1 to 64 letters, digits, `_` and `-` (section 1.1: jobId and the like)."""
+    if not isinstance(text, str) or not 0 < len(text) <= 64:
         return False
-    return all(char in chars for char in text)
+    for char in text:  # noqa: SIM110 - a generator would be a function more
+        if char.lower() not in _NAME_CHARS:
+            return False
+    return True
 
 
-def execution(reply: "dict[str, Any]") -> "Execution | None":
-    """Read the `execution` of a start-next, describe or notify-next message; None if there is none.
+def execution(reply: "dict[str, Any]") -> "dict[str, Any] | None":
+    """The execution in a start-next or describe answer while it is in progress, else None.
 
-    reply: the decoded JSON object. Raises ProtocolError naming the member. Source: section 3.3.
+    reply: the decoded JSON object. `jobId`, `executionNumber` and `status` of what is returned are as they should be,
+    `jobDocument` is unchecked. Raises ProtocolError naming the member. Source: section 3.3.
     """
     data = reply.get("execution")
     if not data:
         return None
-    if not isinstance(data, dict):
-        raise ProtocolError("execution is not an object")
-    wrong = "" if is_name(data.get("jobId"), 64) else "jobId"
-    for name, kind in (("status", str), ("executionNumber", int), ("versionNumber", int)):
-        if type(data.get(name)) is not kind:  # a bool is an int to isinstance
-            wrong = name
+    wrong = ""
+    if not isinstance(data, dict) or not is_name(data.get("jobId")):
+        wrong = "jobId"
+    elif type(data.get("executionNumber")) is not int:  # a bool is an int to isinstance
+        wrong = "executionNumber"
+    elif not isinstance(data.get("status"), str):
+        wrong = "status"
     if wrong:
         raise ProtocolError("execution: wrong " + wrong)
-    return Execution(data)
+    return data if data["status"] == "IN_PROGRESS" else None
 
 
 def update(status: str, details: "dict[str, Any] | None", number: int) -> "dict[str, Any]":
@@ -83,17 +68,19 @@ def clean_details(details: "dict[str, Any]") -> "dict[str, str]":
     out: "dict[str, str]" = {}
     for key in details:
         value = details[key]
-        if value is None or value == "" or len(out) == LIMITS.STATUS_DETAIL_PAIRS:
+        if value is None or value == "" or len(out) > 9:
             continue
-        value = str(value).lower() if isinstance(value, bool) else str(value)
-        name = "".join([char if char in _KEY_CHARS else "_" for char in str(key)[:128]])
-        out[name] = "".join([_clean(char) for char in value[: LIMITS.STATUS_DETAIL_CHARS]])
+        text = str(value)[:1024]
+        if isinstance(value, bool):
+            text = text.lower()
+        for char in text:
+            code = ord(char)
+            # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
+            if code < 32 or 126 < code < 160 or 0x200A < code < 0x202F or 0xD7FF < code < 0xF900:
+                text = text.replace(char, " ")
+        name = str(key)[:128]
+        for char in name:
+            if char != ":" and char.lower() not in _NAME_CHARS:
+                name = name.replace(char, "_")
+        out[name] = text
     return out
-
-
-def _clean(char: str) -> str:
-    code = ord(char)
-    # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
-    if code < 32 or 127 <= code < 160 or 0x200B <= code <= 0x202E or 0xD800 <= code <= 0xF8FF or code > 0xE0000:
-        return " "
-    return char

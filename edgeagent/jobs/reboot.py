@@ -14,12 +14,11 @@ async def run(job: "Any") -> "dict[str, Any]":
     """{"operation": "reboot"}"""
     port = job.agent.port
     now = port.boot_id()
-    before = job.data.get("before")
-    if before is None:
+    if "before" not in job.data:
         # Durable before anything is told or done: whatever ends this boot, the next one knows what was asked for.
         job.checkpoint(before=now)
         await job.progress(step="restarting")
         job.reset("asked for by a job")
-    if before == now:
+    if job.data["before"] == now:
         raise JobFailed("the device did not restart")
     return {"bootId": now, "resetCause": port.reset_cause()}

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one job execution at a time, over lost links and resets, until the service has its terminal status.
 
-`phase` is that of the journal; what happens if the state of the first column is interrupted:
+`status` is that of the journal; what happens if the state of the first column is interrupted:
 
     state                          link lost                      power lost, crash or reset
     -----------------------------  -----------------------------  ---------------------------------------------------
     idle, no record                ask again on reconnect         ask start-next at the first connection
     started at the service, not    ask again: start-next answers  the same: no side effect has happened yet
       journalled yet               the same execution
-    phase "running"                the handler goes on            resume=True: describe, then call it with job.resumed;
-                                                                  else FAILED "interrupted by a reset (cause)"
-    phase "resetting"              (resetting now)                as "running"
-    phase "report"                 send again on reconnect        send again
+    IN_PROGRESS, handler runs or   the handler goes on            describe; resume=True: call it with job.resumed;
+      resets the device                                           else FAILED "interrupted by a reset (cause)"
+    terminal, to be reported       send again on reconnect        send again
     report accepted, record not    (not possible)                 send again; refused as already terminal: forget
       removed yet
 
@@ -22,321 +21,213 @@ without ours being over (aws-iot-protocol.md 3.11, J3 in the worked sequence).
 """
 
 import asyncio
-import gc
 
-from edgeagent import clock, compat, log, topics
-from edgeagent.compat import Any, const
-from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
-from edgeagent.jobs import document, protocol
+from edgeagent import compat, log, topics
+from edgeagent.compat import Any
+from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused
+from edgeagent.jobs import protocol
 from edgeagent.jobs.context import JobContext
-from edgeagent.jobs.journal import Journal
-from edgeagent.limits import LIMITS
+from edgeagent.jobs.journal import JOURNAL_BYTES, Journal
+from edgeagent.jobs.registry import unload
 from edgeagent.mqtt.backoff import Backoff
-
-_RUNNING = "running"
-_REPORT = "report"
-_PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
 class Runner:
     """Use: `run()` as a task for the agent's whole life; `attach()` after every connect."""
 
     def __init__(self, agent: "Any") -> None:
-        """agent: has port, handlers, requests, thing_name, connected (asyncio.Event) and counters."""
+        """agent: has port, handlers, client, requests, thing_name and connected (asyncio.Event)."""
         self.agent = agent
+        self.backoff = Backoff()
         self._journal = Journal(agent.port.state_dir + "/job.json")
         self._record = self._journal.read()
-        self._wake = asyncio.Event()
-        self._client: "Any" = None
         self._job: "JobContext | None" = None
-        self._task: "Any" = None  # runs the handler of _job
-        self._stopped = False
+        self._wake = asyncio.Event()
+        agent.client.on(topics.jobs(agent.thing_name, "notify-next"), self._notified)
+        agent.client.oversized.append(self._notified)
 
-    def _topic(self, rest: str) -> str:
-        return topics.jobs(self.agent.thing_name, rest)
+    def call(self, rest: str, body: "dict[str, Any]") -> "Any":
+        """A request on `$aws/things/{thing}/jobs/{rest}`, to be awaited."""
+        return self.agent.requests.call(topics.jobs(self.agent.thing_name, rest), body)
 
     async def attach(self) -> None:
         """Subscribe in a new session and look for work. Raises TransportError, Refused."""
-        client = self.agent.client
-        if client is not self._client:
-            client.on(self._topic("notify-next"), self._notified)
-            client.oversized.append(self._notified)
-            self._client = client
         # `+/get/+` covers `$next/get` as well; the notification comes last: replies must not be missed.
-        rests = ("start-next/+", "+/get/+", "+/update/+", "notify-next")
-        await self.agent.requests.subscribe([self._topic(rest) for rest in rests])
+        topic = topics.jobs(self.agent.thing_name, "")
+        await self.agent.requests.subscribe(
+            [topic + "start-next/+", topic + "+/get/+", topic + "+/update/+", topic + "notify-next"]
+        )
         self._wake.set()
 
-    def _notified(self, topic: str, _: "Any") -> None:
-        if topic.endswith("/notify-next"):
-            self._wake.set()
+    def _notified(self, *_: "Any") -> None:
+        """There may be work; a message that was too large to be received says no less."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled; a handler that runs then is cancelled too, and its record stays in the journal."""
-        backoff = Backoff()
-        self._stopped = False
         try:
             while True:
                 await self.agent.connected.wait()
                 try:
-                    waits = await self._step()
-                    backoff.reset()
+                    idle = await self._step()
+                    self.backoff.reset()
+                    if idle:
+                        await self._wake.wait()
                 except AgentError as error:
-                    log.warning("jobs", "%s", compat.exc_text(error))
-                    await asyncio.sleep(backoff.next())
-                    continue
-                if waits:
-                    await self._wake.wait()
+                    log.warning("jobs", "%s", error)
+                    await asyncio.sleep(self.backoff.next())
         finally:
-            self._stopped = True
-            if self._task is not None:
-                self._task.cancel()
-            self._job = self._task = None
+            job = self._job
+            self._job = None
+            if job and job.task:
+                job.task.cancel()
 
     async def _step(self) -> bool:
         """Do the next thing; True if there is nothing to do before something wakes the runner."""
         self._wake.clear()
         job = self._job
-        if job is not None:
-            if not job.ended:
-                await self._verify(job)
-                return True
-            self.agent.handlers.release()
-            self._settle(job)
-            self._job = self._task = None
         record = self._record
-        if record is None:
-            execution = await self._next()
-            if execution is not None:
-                return self._begin(execution)
-            return self._record is None
-        if record["phase"] == _REPORT:
+        if job:
+            if not job.task:
+                self._settle(job)  # there was no memory for it
+                return False
+            if not await self._ask(job.id, job.execution, False) and job.task:
+                job.revoked = True
+                job.task.cancel()
+            return True
+        if not record:
+            execution = await self._ask()
+        elif record["status"] == "IN_PROGRESS":
+            execution = await self._ask(record["jobId"], record["executionNumber"])
+        else:
             await self._report(record)
             return False
-        return await self._resume(record)
-
-    # --- taking an execution
-
-    async def _next(self) -> "protocol.Execution | None":
-        gc.collect()
-        call = self.agent.requests.call
-        try:
-            return protocol.execution(await call(self._topic("start-next"), {}))
-        except Refused as error:
-            if error.code != "ReplyTooLarge":
-                raise
-        execution = protocol.execution(await call(self._topic("$next/get"), {"includeJobDocument": False}))
-        if execution is not None:
-            self._finish(self._new(execution), protocol.REJECTED, document.too_large())
-        return None
-
-    def _new(self, execution: "protocol.Execution") -> "dict[str, Any]":
-        return {
-            "jobId": execution.job_id,
-            "executionNumber": execution.number,
-            "versionNumber": execution.version,
-            "bootId": self.agent.port.boot_id(),
-            "operation": "",
-            "phase": _RUNNING,
-            "data": {},
-        }
-
-    def _begin(self, execution: "protocol.Execution") -> bool:
-        """Start the handler of a new execution; False if it ended before it began."""
-        record = self._new(execution)
-        try:
-            operation = document.parse(execution.document)[0]
-            record["operation"] = operation
-            found = self._find(operation)
-            if found is None:
-                raise JobRejected("unknown operation " + operation)
-            self._journal.write(record)
-        except JobRejected as error:
-            self._finish(record, protocol.REJECTED, str(error))
-        except JobFailed as error:
-            self._finish(record, protocol.FAILED, str(error))
-        else:
-            self._record = record
-            self._start(JobContext(self, execution, operation, {}, False), found[0])
-            return True
-        return False
-
-    def _find(self, operation: str) -> "tuple[Any, bool] | None":
-        try:
-            return self.agent.handlers.get(operation)  # type: ignore[no-any-return]
-        except Exception as error:  # a handler's module that is missing, damaged or too large for the free RAM
-            log.error("jobs", "operation %s cannot be loaded: %s", operation, compat.exc_text(error))
-            return None
-
-    async def _resume(self, record: "dict[str, Any]") -> bool:
-        port = self.agent.port
-        found = self._find(record["operation"])
-        if found is None or not found[1]:
-            why = "an internal error"
-            if record["bootId"] != port.boot_id():
-                why = "a reset (%s)" % port.reset_cause()
-            self._finish(record, protocol.FAILED, "interrupted by " + why)
+        if execution:
+            self._job = job = JobContext(self, execution, record)
+            job.task = asyncio.create_task(self._execute(job))
+        elif record:
+            self._forget("is over")
             return False
-        execution = await self._describe(record["jobId"], record["executionNumber"], True)
-        if execution is None:
-            self._forget("is over at the service")
-            return False
-        self._start(JobContext(self, execution, record["operation"], record["data"], True), found[0])
         return True
 
-    async def _describe(self, job_id: str, number: int, with_document: bool) -> "protocol.Execution | None":
-        """The execution while it is ours to work on, else None."""
-        topic = self._topic(job_id + "/get")
+    async def _ask(self, job_id: str = "", number: int = 0, document: bool = True) -> "dict[str, Any] | None":
+        """The execution `number` of a job, by default the next one, while it is ours to work on, else None."""
+        rest = "start-next"
+        body: "dict[str, Any]" = {}
+        if job_id:
+            rest = job_id + "/get"
+            body = {"executionNumber": number, "includeJobDocument": document}
         try:
-            body = {"executionNumber": number, "includeJobDocument": with_document}
-            reply = await self.agent.requests.call(topic, body)
+            reply = await self.call(rest, body)
         except Refused as error:
-            if error.code in protocol.OVER:
+            if job_id and error.code in protocol.OVER:
                 return None
-            raise
-        execution = protocol.execution(reply)
-        if execution is None or execution.status not in (protocol.QUEUED, protocol.IN_PROGRESS):
-            return None
-        return execution
+            if error.code != "ReplyTooLarge":
+                raise
+            # Started all the same. Without its document it will be rejected as too large.
+            reply = await self.call("$next/get", {"includeJobDocument": False})
+        return protocol.execution(reply)
 
     # --- the handler
 
-    def _start(self, job: JobContext, function: "Any") -> None:
-        log.info("jobs", "%s: %s %s", job.id, "resuming" if job.resumed else "starting", job.operation)
-        self._job = job
-        self._task = asyncio.create_task(self._execute(job, function))
-
-    async def _execute(self, job: JobContext, function: "Any") -> None:
+    async def _execute(self, job: JobContext) -> None:
+        # A reset passes all this as SystemExit, and leaves the journal as it is.
+        job.outcome = "FAILED", "out of memory", None  # stands if not even the error can be handled
+        found: "Any" = None
         try:
-            job.outcome = (protocol.FAILED, "out of memory", {})  # stands if not even the error can be handled
             try:
-                details = await function(job) or {}
-                if not isinstance(details, dict):
-                    raise JobFailed("the handler returned %s, not a dict" % type(details).__name__)
-                job.outcome = (protocol.SUCCEEDED, "", details)
-            except JobRejected as error:
-                job.outcome = (protocol.REJECTED, str(error), error.details)
+                from edgeagent.jobs.document import parse
+
+                job.operation = parse(job.document)
+                del parse
+                unload(["edgeagent.jobs.document"])
+                found = self.agent.handlers.get(job.operation)
+                if not found:
+                    raise JobRejected("unknown operation " + job.operation)
+                log.info("jobs", "%s: %s", job.id, job.operation)
+                if not job.resumed:
+                    self.keep(job, {})
+                elif not found[1]:
+                    port = self.agent.port
+                    reset = self._record["bootId"] != port.boot_id()  # type: ignore[index]
+                    raise JobFailed("interrupted by " + ("a reset (%s)" % port.reset_cause() if reset else "an error"))
+                details = await found[0](job)
+                if not isinstance(details or {}, dict):
+                    raise JobFailed("the handler's result is not a dict")
+                job.outcome = "SUCCEEDED", "", details
             except JobFailed as error:
-                job.outcome = (protocol.FAILED, str(error), error.details)
+                job.outcome = error.status, str(error), error.details
             except asyncio.CancelledError:
-                job.outcome = (protocol.FAILED, "cancelled", {})
-                if self._stopped:
-                    job.outcome = None  # the journal says what was going on
+                job.outcome = "FAILED", "cancelled", None
             except Exception as error:  # the application's; it must end its job, not the agent
-                job.outcome = (protocol.FAILED, compat.exc_text(error), {})
-                gc.collect()
-                log.error("jobs", "%s: %s", job.id, compat.traceback_text(error, 400))
+                job.outcome = "FAILED", compat.exc_text(error), None
+                log.error("jobs", "%s", compat.traceback_text(error, 400))
+        except Exception:  # noqa: S110 - no memory; once the handler's modules are gone there will be
+            pass
+        found = job.task = None
+        self._wake.set()
+        if self._job is job:  # else the runner has ended, and the journal says what was going on
             self._settle(job)
-        except Exception as error:
-            log.error(
-                "jobs", "%s", compat.exc_text(error)
-            )  # no RAM: once the handler's modules are gone, _step settles
-        finally:
-            job.ended = True
-            self._wake.set()
 
-    def _settle(self, job: JobContext) -> None:
-        """Keep the outcome of an ended handler; at once, since the link may be down for long."""
-        outcome = job.outcome
-        if outcome is not None:
-            if job.revoked:
-                self._forget("was ended by the service")
-            else:
-                self._finish(self._record, *outcome)
-            job.outcome = None
-
-    async def _verify(self, job: JobContext) -> None:
-        """Something changed at the service: cancel the handler if its execution is over there."""
-        if await self._describe(job.id, job.execution, False) is None and not job.ended:
-            job.revoked = True
-            self._task.cancel()
-
-    async def progress(self, job: JobContext, details: "dict[str, Any]") -> bool:
-        """See JobContext.progress."""
-        topic = self._topic(job.id + "/update")
-        body = protocol.update(protocol.IN_PROGRESS, details, job.execution)
-        backoff = Backoff()
-        start = clock.ticks()
-        while clock.elapsed_ms(start) < _PROGRESS_MS:
-            try:
-                await asyncio.wait_for(self.agent.connected.wait(), LIMITS.REQUEST_S)
-                await self.agent.requests.call(topic, body)
-                return True
-            except asyncio.TimeoutError:
-                continue
-            except TransportError:
-                pass
-            except Refused as error:
-                if error.code in protocol.OVER:
-                    job.revoked = True
-                    raise asyncio.CancelledError() from None
-                if error.code not in protocol.PASSING:
-                    log.warning("jobs", "%s: progress: %s", job.id, error)
-                    break
-            await asyncio.sleep(backoff.next())
-        return False
-
-    def keep(self, job: JobContext, data: "dict[str, Any]", phase: str = _RUNNING) -> None:
-        """Make `data` and `phase` durable. Raises JobFailed."""
-        record = dict(self._record or {})
-        record["data"] = data
-        record["phase"] = phase
-        record["bootId"] = self.agent.port.boot_id()
-        self._journal.write(record)
+    def keep(self, job: JobContext, data: "dict[str, Any]") -> None:
+        """Make it durable that the handler of `job` is at work, and its `data`. Raises JobFailed."""
+        record = {
+            "jobId": job.id,
+            "executionNumber": job.execution,
+            "operation": job.operation,
+            "bootId": self.agent.port.boot_id(),
+            "status": "IN_PROGRESS",
+            "data": data,
+        }
+        self._journal.write(record, JOURNAL_BYTES)
         self._record = record
 
     # --- the end of an execution
 
-    def _finish(self, record: "Any", status: str, reason: str, details: "dict[str, Any] | None" = None) -> None:
-        """The outcome is known: from here on it only has to be told."""
-        details = dict(details or {})
-        if reason:
+    def _settle(self, job: JobContext) -> None:
+        """Keep the outcome of an ended handler; at once, since the link may be down for long."""
+        unload()
+        if job.revoked:
+            self._forget("ended by the service")
+        else:
+            status, reason, details = job.outcome
+            details = dict(details or {})
             details["reason"] = reason
-        details = protocol.clean_details(details)
-        log.info("jobs", "%s: %s %s", record["jobId"], status, reason)
-        record = dict(record)
-        record["data"] = {}
-        record["phase"] = _REPORT
-        record["status"] = status
-        record["details"] = details
-        self._record = record
-        try:
-            self._journal.write(record)
-        except JobFailed as error:  # in memory it is whole; only a reset before the report would lose the details
-            log.warning("jobs", "%s", error)
-            record = dict(record)
-            record["details"] = {"reason": reason[:200]} if reason else {}
+            log.info("jobs", "%s: %s %s", job.id, status, reason)
+            self._record = {
+                "jobId": job.id,
+                "executionNumber": job.execution,
+                "operation": job.operation,
+                "status": status,
+                "details": protocol.clean_details(details),
+            }
             try:
-                self._journal.write(record)
-            except JobFailed:
-                pass
+                self._journal.write(self._record)
+            except JobFailed as error:  # only a reset before the report would lose it
+                log.error("jobs", "%s", error)
+        self._job = None
 
-    async def _report(self, record: "Any") -> None:
+    async def _report(self, record: "dict[str, Any]") -> None:
         """Send the terminal status. Raises AgentError if it is worth another try later."""
-        topic = self._topic(record["jobId"] + "/update")
+        details = record["details"]
         status = record["status"]
         try:
-            await self.agent.requests.call(topic, protocol.update(status, record["details"], record["executionNumber"]))
+            await self.call(record["jobId"] + "/update", protocol.update(status, details, record["executionNumber"]))
         except Refused as error:
-            if error.code in protocol.OVER:
-                held = error.body.get("executionState")
-                if status == protocol.REJECTED and held and held.get("status") == protocol.IN_PROGRESS:
-                    record["status"] = protocol.FAILED  # a service that takes REJECTED only before the start (3.7)
-                    return
-                self._forget("not taken, %s" % compat.exc_text(error))
+            over = error.code in protocol.OVER
+            if not over and (not details or error.code in protocol.PASSING):
+                raise
+            log.error("jobs", "report: %s", error)
+            if not over:
+                record["details"] = None  # the status matters more
                 return
-            if record["details"] and error.code not in protocol.PASSING:
-                log.error("jobs", "%s: details refused: %s", record["jobId"], compat.exc_text(error))
-                record["details"] = {}  # the status matters more than its details
+            held = error.body.get("executionState")
+            if status == "REJECTED" and held and held.get("status") == "IN_PROGRESS":
+                record["status"] = "FAILED"  # a service that takes REJECTED only before the start (3.7)
                 return
-            raise
-        counters = self.agent.counters
-        counters["jobs_" + status.lower()] = counters.get("jobs_" + status.lower(), 0) + 1
-        self._forget("reported")
+        self._forget("done")
 
     def _forget(self, why: str) -> None:
-        record = self._record
-        if record is not None:
-            log.info("jobs", "%s: %s", record["jobId"], why)
+        log.info("jobs", why)
         self._record = None
         self._journal.clear()

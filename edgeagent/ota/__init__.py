@@ -3,7 +3,7 @@
 
 manifest.py  what an artifact is            verify.py + ecdsa.py  who may publish it, and whether it fits this device
 transfer.py  how blocks arrive              writer.py             how verified blocks reach the slot
-slots.py     the two slots                  state.py + trial.py   which one runs, trial, confirmation, rollback
+slots.py     fill and activate a slot       trial.py              which one runs, trial, confirmation, rollback
 launch.py + safety.py  start the right slot and survive it        guard.py  no trial lasts for ever
 Boards load each of them when it is needed and drop it again.
 """
@@ -12,7 +12,6 @@ MAX_PAYLOAD = 8388608  # bytes; its hash list is then 64 KiB, which only larger 
 
 
 class Running:
-    """What `trial.boot` chose in this process. slot: "a", "b" or None; known: whether it ran here at all."""
+    """What `trial.boot` chose in this process. slot: "a", "b", "" for none; None if it did not run here."""
 
     slot: "str | None" = None
-    known = False

@@ -9,10 +9,8 @@ cancelled meanwhile.
 import asyncio
 
 from edgeagent import clock, log
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any
 from edgeagent.ota import trial
-
-_POLL_S = const(1)
 
 
 async def watch(agent: "Any") -> None:
@@ -29,10 +27,9 @@ async def watch(agent: "Any") -> None:
             return
         if clock.elapsed_ms(start) >= status["deadline_s"] * 1000:
             break
-        await asyncio.sleep(_POLL_S)
-    link = "connected" if agent.client and agent.client.connected else "no connection to the service"
-    good, why = await agent.healthy()
-    reason = "not confirmed within %d s: %s%s" % (status["deadline_s"], link, "" if good else ", " + why)
+        await asyncio.sleep(1)
+    link = "connected" if agent.client and agent.client.connected else "no connection"
+    reason = "not confirmed within %d s, %s: %s" % (status["deadline_s"], link, (await agent.healthy())[1])
     log.error("ota", reason)
     # It may have been confirmed while the health checks ran; then there is nothing to undo.
     if trial.failed(root, reason):

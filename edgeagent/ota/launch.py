@@ -8,10 +8,7 @@ import gc
 import sys
 
 from edgeagent import clock
-from edgeagent.compat import MICROPYTHON, Any, const
-
-_RESERVE = const(1024)  # bytes kept for the end of an application that filled the heap
-_STABLE_MS = const(600000)  # an application that ran so long before it crashed starts a new row of crashes
+from edgeagent.compat import MICROPYTHON, Any
 
 
 def run(root: str, application: str, bare: Any, cause: str = "") -> str:
@@ -26,7 +23,7 @@ def run(root: str, application: str, bare: Any, cause: str = "") -> str:
     before = set(sys.modules)
     slot, on_trial = _safety().choose(root, application, cause)
     _unload(before)
-    reserve: "bytearray | None" = bytearray(_RESERVE)
+    reserve: "bytearray | None" = bytearray(1024)  # for the end of an application that filled the heap
     start = clock.ticks()
     try:
         if slot is None:
@@ -34,14 +31,16 @@ def run(root: str, application: str, bare: Any, cause: str = "") -> str:
         else:
             sys.path.insert(0, slot)
             __import__(application)
-            if hasattr(sys.modules[application], "main"):
-                sys.modules[application].main()
+            main = getattr(sys.modules[application], "main", None)
+            if main:
+                main()
     except SystemExit:
         raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not on_trial:
             raise
-        stable = clock.elapsed_ms(start) >= _STABLE_MS
+        # One that ran for ten minutes before it crashed starts a new row of crashes.
+        stable = clock.elapsed_ms(start) >= 600000
         reserve = None  # noqa: F841  from here on there is memory again
         _unload(before)
         return str(_safety().escaped(root, error, stable))
@@ -69,8 +68,8 @@ def _unload(before: "set[str]") -> None:
     if MICROPYTHON:
         for name in list(sys.modules):
             if name not in before:
-                parent = sys.modules.get(name[: max(name.rfind("."), 0)])
-                if hasattr(parent, name[name.rfind(".") + 1 :]):
-                    delattr(parent, name[name.rfind(".") + 1 :])
                 del sys.modules[name]
+                parent, _, name = name.rpartition(".")
+                if hasattr(sys.modules.get(parent), name):
+                    delattr(sys.modules[parent], name)
         gc.collect()

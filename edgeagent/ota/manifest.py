@@ -10,7 +10,7 @@ strictly here; a signature covers the exact bytes, never a re-encoding.
 import binascii
 import json
 
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any
 from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
 from edgeagent.ota import MAX_PAYLOAD
@@ -18,74 +18,42 @@ from edgeagent.ota import MAX_PAYLOAD
 MAGIC = b"EAM1"
 ECDSA_P256 = 1  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
 MAX_FILES = 128
-_SIGNATURES = const(8)
-# Anything else is refused: a rule that this agent does not know must not be ignored.
-_MEMBERS = "format,name,version,security_version,boards,runtime,mpy,expires,files,payload"
 
 
 def parse_envelope(raw: "bytes | bytearray") -> "tuple[bytes, list[tuple[bytes, int, bytes]]]":
     """(manifest bytes, [(key id, algorithm, signature)]). Raises UpdateError "envelope"."""
-    at = 4
-    if len(raw) > LIMITS.MANIFEST_BYTES or raw[:4] != MAGIC:
-        raise UpdateError("envelope", "no EAM1, or over %d bytes" % LIMITS.MANIFEST_BYTES)
-
-    def take(count: int) -> bytes:
-        nonlocal at
-        at += count
-        if at > len(raw):
-            raise UpdateError("envelope", "cut short")
-        return bytes(raw[at - count : at])
-
-    def number(count: int) -> int:
-        return int.from_bytes(take(count), "big")
-
-    manifest = take(number(2))
     signatures = []
-    count = number(1)
-    for _ in range(count):
-        key_id = take(8)
-        algorithm = number(1)
-        signatures.append((key_id, algorithm, take(number(2))))
-    if at != len(raw) or count > _SIGNATURES:
-        raise UpdateError("envelope", "bytes after its end, or over %d signatures" % _SIGNATURES)
+    try:
+        at = 6 + (raw[4] << 8 | raw[5])
+        manifest = bytes(raw[6:at])
+        count = raw[at]
+        at += 1
+        for _ in range(count):
+            end = at + 11 + (raw[at + 9] << 8 | raw[at + 10])
+            signatures.append((bytes(raw[at : at + 8]), raw[at + 8], bytes(raw[at + 11 : end])))
+            at = end
+    except IndexError:
+        at = 0  # cut short
+    if raw[:4] != MAGIC or at != len(raw) or at > LIMITS.MANIFEST_BYTES or count > 8:
+        raise UpdateError("envelope", "not EAM1, incomplete or too large")
     return manifest, signatures
 
 
-def _need(good: object, field: str) -> None:
-    if not good:
-        raise UpdateError("manifest", field)
+def take(holder: "Any", name: "str | int", kind: type, low: int, high: int) -> "Any":
+    """Remove member `name` of an object or list and return it. Raises ValueError(name) if it is not what it must be.
 
-
-def _text(value: "Any", field: str, most: int = 64) -> str:
-    _need(isinstance(value, str) and 0 < len(value) <= most, field)
-    return str(value)
-
-
-def _int(value: "Any", field: str, low: int, high: int) -> int:
-    # `type` and not isinstance: true and false are whole numbers to isinstance.
-    _need(type(value) is int and low <= value <= high, field)
-    return int(value)
-
-
-def _list(value: "Any", field: str, most: int) -> "list[Any]":
-    _need(isinstance(value, list) and 0 < len(value) <= most, field)
-    return list(value)
-
-
-def _hash(value: "Any", field: str) -> bytes:
+    kind: int within low … high; str or list of low … high characters or entries; bytes for so many bytes as hex.
+    """
     try:
-        _need(len(value) == 64, field)
-        return binascii.unhexlify(value)
-    except (ValueError, TypeError):
-        raise UpdateError("manifest", field) from None
-
-
-def _path(path: str, field: str) -> None:
-    """Refuse all but a relative path of printable ASCII that stays in its folder on every file system."""
-    for segment in path.split("/"):
-        _need(segment not in ("", ".", "..") and len(segment) <= 64, field)
-    for c in path:
-        _need(" " < c < "\x7f" and c not in '\\:*?"<>|', field)
+        value = holder.pop(name)
+        if kind is bytes:
+            value = binascii.unhexlify(value)
+        # `type` and not isinstance: true and false are whole numbers to isinstance.
+        if type(value) is kind and low <= (value if kind is int else len(value)) <= high:
+            return value
+    except (AttributeError, LookupError, TypeError, ValueError):
+        pass
+    raise ValueError(name)
 
 
 class Manifest:
@@ -113,56 +81,67 @@ def parse_manifest(raw: bytes) -> Manifest:
 
     Raises UpdateError "manifest" naming the member that breaks the table of docs/ota.md.
     """
+    result = Manifest()
     try:
         data = json.loads(raw.decode())
-    except ValueError:
-        raise UpdateError("manifest", "not JSON") from None
-    _need(isinstance(data, dict), "not an object")
-    for member in data:
-        _need(member in _MEMBERS.split(","), member)
-    get = data.get
-    _int(get("format"), "format", 1, 1)
-    result = Manifest()
-    result.name = _text(get("name"), "name")
-    result.version = _text(get("version"), "version")
-    result.security_version = _int(get("security_version"), "security_version", 0, 1 << 30)
-    result.boards = [_text(board, "boards") for board in _list(get("boards"), "boards", 32)]
-    result.runtime = get("runtime")
-    _need(result.runtime in ("micropython", "cpython", "any"), "runtime")
-    result.mpy = None if get("mpy") is None else _int(get("mpy"), "mpy", 1, 255)
-    result.expires = None if get("expires") is None else _int(get("expires"), "expires", 1, 1 << 40)
-    result.files = _files(_list(get("files"), "files", MAX_FILES))
-    payload = get("payload")
-    _need(isinstance(payload, dict), "payload")
-    get = payload.get
-    result.size = _int(get("size"), "payload.size", 1, MAX_PAYLOAD)
-    _need(result.size == sum([entry[1] for entry in result.files]), "payload.size")
-    _int(get("block"), "payload.block", LIMITS.BLOCK, LIMITS.BLOCK)
-    result.sha256 = _hash(get("sha256"), "payload.sha256")
-    result.blocks_sha256 = _hash(get("blocks_sha256"), "payload.blocks_sha256")
+        take(data, "format", int, 1, 1)
+        for name in ("name", "version", "runtime"):
+            setattr(result, name, take(data, name, str, 1, 64))
+        result.security_version = take(data, "security_version", int, 0, 1 << 30)
+        for name in ("mpy", "expires"):
+            present = data.get(name) is not None
+            setattr(result, name, take(data, name, int, 1, 1 << 40) if present else data.pop(name, None))
+        result.boards = take(data, "boards", list, 1, 32)
+        for board in result.boards:
+            take({"boards": board}, "boards", str, 1, 64)
+        if result.runtime not in ("micropython", "cpython", "any"):
+            raise ValueError("runtime")
+        result.files = _files(take(data, "files", list, 1, MAX_FILES))
+        payload = take(data, "payload", dict, 4, 4)
+        size = result.size = take(payload, "size", int, 1, MAX_PAYLOAD)
+        for entry in result.files:
+            size -= entry[1]
+        take({"size": size}, "size", int, 0, 0)
+        take(payload, "block", int, LIMITS.BLOCK, LIMITS.BLOCK)
+        result.sha256 = take(payload, "sha256", bytes, 32, 32)
+        result.blocks_sha256 = take(payload, "blocks_sha256", bytes, 32, 32)
+        # Anything else is refused: a rule that this agent does not know must not be ignored.
+        for name in data:
+            raise ValueError(name)
+    except (ValueError, AttributeError) as error:
+        raise UpdateError("manifest", str(error)) from None
     result.blocks = (result.size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
     return result
 
 
 def _files(entries: "list[Any]") -> "list[tuple[str, int, bytes, int | None]]":
-    files = []
-    taken = {}  # path without the suffix of a module: True for a file, False for a folder
-    for n, entry in enumerate(entries):
-        field = "files[%d]" % n
-        _need(isinstance(entry, list) and 3 <= len(entry) <= 4, field)
-        path = _text(entry[0], field, 200)
-        _path(path, field)
-        mode = entry[3] if len(entry) == 4 else None
-        if mode is not None:
-            _int(mode, field, 0, 0o777)
-        # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
-        module = path[:-4] + ".py" if path[-4:] == ".mpy" else path
-        _need(module not in taken, field)
-        taken[module] = True
-        cut = path.rfind("/")
-        while cut > 0:
-            _need(not taken.get(path[:cut]), field)
-            taken[path[:cut]] = False
-            cut = path[:cut].rfind("/")
-        files.append((path, _int(entry[1], field, 0, MAX_PAYLOAD), _hash(entry[2], field), mode))
+    """Raises ValueError("files[n]")."""
+    files: "list[tuple[str, int, bytes, int | None]]" = []
+    taken = {}  # path: True for a file, False for a folder
+    for entry in entries:
+        path = ""
+        try:
+            name = take(entry, 0, str, 1, 200)
+            # Only a relative path of printable ASCII that stays in its folder on every file system.
+            for c in name:
+                if not " " < c < "\x7f" or c in '\\:*?"<>|':
+                    raise ValueError
+            for segment in name.split("/"):
+                if segment in ("", ".", "..") or len(segment) > 64 or taken.get(path):
+                    raise ValueError
+                taken[path] = False
+                path += "/" + segment
+            # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
+            if path[-4:] == ".mpy":
+                path = path[:-4] + ".py"
+            if path in taken:
+                raise ValueError
+            taken[path] = True
+            size = take(entry, 0, int, 0, MAX_PAYLOAD)
+            digest = take(entry, 0, bytes, 32, 32)
+            files.append((name, size, digest, take(entry, 0, int, 0, 0o777) if entry else None))
+            if entry:
+                raise ValueError
+        except ValueError:
+            raise ValueError("files[%d]" % len(files)) from None
     return files

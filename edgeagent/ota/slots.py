@@ -9,7 +9,7 @@ import os
 
 from edgeagent.compat import Any, make_dirs, remove_tree
 from edgeagent.errors import UpdateError
-from edgeagent.ota import state
+from edgeagent.ota import trial
 
 
 class Slots:
@@ -18,57 +18,41 @@ class Slots:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def active(self) -> "str | None":
-        """Letter of the slot that runs at the next boot; None if there is no application."""
-        document = state.load(self.root)
-        return document["active"] if document else state.pick(self.root)
-
-    def active_path(self) -> "str | None":
-        """Folder of the active slot."""
-        slot = self.active()
-        return self.root + "/" + slot if slot else None
-
     def prepare(self, artifact: str) -> str:
         """The inactive slot's folder, empty, or as an earlier download of the same artifact left it.
 
         artifact: hex SHA-256 of the manifest; `complete` must follow.
         Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
         """
-        document = self._not_on_trial()
-        slot = state.other(self.active())
-        path = self.root + "/" + slot
-        known = state.info(self.root, slot)
-        if known["artifact"] == artifact:
-            if known["complete"]:
-                self._note(slot, False, artifact)
-            return path
-        make_dirs(self.root)
-        if document is None:
-            # From now on it is written down what runs: a slot that is filled must not run before it is activated.
-            state.save(self.root, state.initial(self.active()))
-        # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
-        self._note(slot, False, None)
-        remove_tree(path)
-        os.mkdir(path)
-        self._note(slot, False, artifact)
+        root = self.root
+        document = self._idle()
+        slot = trial.other(document["active"])
+        path = root + "/" + slot
+        if trial.info(root, slot)["artifact"] != artifact:
+            make_dirs(root)
+            if not document["n"]:
+                # From now on it is written down what runs: a slot that is filled must not run before its activation.
+                trial.save(root, document)
+            # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
+            self.complete(None, None, 0, False)
+            remove_tree(path)
+            os.mkdir(path)
+        self.complete(artifact, None, 0, False)
         return path
 
-    def _note(self, slot: str, complete: bool, artifact: "str | None", version: str = "", security: int = 0) -> None:
-        document = state.load(self.root)
-        state.write_sealed(
-            self.root + "/" + slot + ".json",
+    def complete(self, artifact: "str | None", version: "str | None", security_version: int, good: bool = True) -> None:
+        """Declare the inactive slot verified, every byte read back from flash; or not `good`. Raises OSError."""
+        document = trial.status(self.root)
+        trial.write_sealed(
+            "%s/%s.json" % (self.root, trial.other(document["active"])),
             {
-                "complete": complete,
+                "complete": good,
                 "artifact": artifact,
                 "version": version,
-                "security_version": security,
-                "n": document["n"] if document else 0,
+                "security_version": security_version,
+                "n": document["n"],
             },
         )
-
-    def complete(self, artifact: str, version: str, security_version: int) -> None:
-        """Declare the inactive slot verified, every byte read back from flash. Raises OSError."""
-        self._note(state.other(self.active()), True, artifact, version, security_version)
 
     def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
         """Run the inactive slot from the next boot on, as a trial of `deadline_s` seconds. One durable write.
@@ -76,29 +60,34 @@ class Slots:
         previous: version that runs now, if the caller knows it better than the slot's record.
         Raises UpdateError "slot" if the slot is not complete, "busy" during a trial; OSError.
         """
-        document = self._not_on_trial() or state.initial(self.active())
+        root = self.root
+        document = self._idle()
         active = document["active"]
-        slot = state.other(active)
-        known = state.info(self.root, slot)
-        if not known["complete"] or not state.filled(self.root, slot):
-            raise UpdateError("slot", "slot %s is not complete" % slot)
-        if previous is None and active:
-            previous = state.info(self.root, active)["version"]
-        document["active"] = slot
-        document["phase"] = "trial"
-        document["version"] = version
-        document["previous_version"] = previous
-        document["job"] = job_id
-        document["reason"] = None
-        document["boots"] = 0
-        document["deadline_s"] = deadline_s
-        document["security_version"] = known["security_version"]
-        state.save(self.root, document)
+        slot = trial.other(active)
+        known = trial.info(root, slot)
+        if not known["complete"] or not trial.filled(root, slot):
+            raise UpdateError("slot", slot)
+        document.update(
+            {
+                "active": slot,
+                "state": "trial",
+                "version": version,
+                "previous_version": previous or trial.info(root, active)["version"],
+                "job": job_id,
+                "reason": None,
+                "boots": 0,
+                "causes": [],
+                "deadline_s": deadline_s,
+                "security_version": known["security_version"],
+            }
+        )
+        trial.save(root, document)
 
-    def _not_on_trial(self) -> "dict[str, Any] | None":
-        document = state.load(self.root)
-        if document and document["phase"] == "trial":
-            raise UpdateError("busy", "version %s is still on trial" % document["version"])
+    def _idle(self) -> "dict[str, Any]":
+        """The state, if there is no trial."""
+        document = trial.status(self.root)
+        if document["state"] == "trial":
+            raise UpdateError("busy", document["version"])
         return document
 
     def free(self) -> int:

@@ -12,13 +12,9 @@ import json
 import os
 
 from edgeagent import clock, log, topics
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any
 from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
 from edgeagent.limits import LIMITS
-
-_WINDOW = const(8)  # blocks asked for at a time; a request may return 32 (128 KB), and GetStream is rate-limited
-_RETRIES = const(6)  # requests in a row without a single block, link up, before giving up
-_CHUNK = const(1024)  # characters of base64 decoded at a time; a multiple of four
 
 
 class Fetcher:
@@ -30,65 +26,58 @@ class Fetcher:
     def __init__(self, agent: Any, stream: str) -> None:
         """agent: has `client` and `thing_name`; the client may be replaced by a reconnect."""
         self._agent = agent
-        self._stream = stream
+        self._topic = topics.stream(agent.thing_name, stream, "")
         self._token = binascii.hexlify(os.urandom(6)).decode()
-        self._client: Any = None
+        self._client: Any = None  # the one that has our handlers
         self._tokens: "list[Any]" = []
         self._event = asyncio.Event()
         self._error: "Exception | None" = None
         self._file = self._size = self._next = self._left = 0
         self._sink: Any = None
 
-    def _topic(self, verb: str) -> str:
-        return topics.stream(self._agent.thing_name, self._stream, verb + "/json")
-
     async def fetch(self, file: int, size: int, sink: Any, first: int = 0, tick: Any = None) -> None:
         """Give blocks first, first+1, … of a file of `size` bytes to `sink(number, data)`, in order, each once.
 
-        sink: a plain function, quick; `data` is valid until it returns; what it raises ends the fetch and is raised
-        here. tick: coroutine function of (blocks done, blocks in all), called after each request.
+        sink: a plain function, quick; `data` is valid until it returns; the OSError or UpdateError that it raises ends
+        the fetch and is raised here. tick: coroutine function of (blocks done, blocks in all), called after each
+        request.
         Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more.
         """
         total = (size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
         self._file, self._size, self._next, self._sink = file, size, first, sink
         self._error = None
         failures = 0
-        try:
-            while self._next < total:
-                before = self._next
-                problem = "no answer"
-                try:
-                    await self._request(1 if failures else min(_WINDOW, total - before))
-                except asyncio.TimeoutError:
-                    self._detach()
-                except TransportError as error:
-                    problem = str(error)
-                    self._detach()  # the session may be a new one without our subscription
-                except Refused as error:
-                    self._error = UpdateError("stream", str(error))
-                if self._error is not None:
-                    raise self._error
-                if self._next > before:
-                    failures = 0
-                    if tick is not None:
-                        await tick(self._next, total)
-                else:
-                    failures += 1
-                    problem = "file %d stopped at block %d: %s" % (file, before, problem)
-                    log.warning("ota", problem)
-                    if failures > _RETRIES:
+        while self._next < total:
+            before = self._next
+            problem = "no answer"
+            try:
+                # A request may return 32 blocks (128 KB), and GetStream is rate-limited.
+                await self._request(1 if failures else min(8, total - before))
+            except asyncio.TimeoutError:
+                self._detach()
+            except TransportError as error:
+                problem = str(error)
+                self._detach()  # the session may be a new one without our subscription
+            except Refused as error:
+                self._error = UpdateError("stream", str(error))
+            if self._error:
+                raise self._error
+            if self._next > before:
+                failures = 0
+                if tick:
+                    await tick(self._next, total)
+            else:
+                failures += 1
+                problem = "file %d block %d: %s" % (file, before, problem)
+                log.warning("ota", problem)
+                if failures > 6:
+                    raise UpdateError("transfer", problem)
+                start = clock.ticks()
+                await asyncio.sleep(failures * self.POLL_S)
+                while not (self._agent.client and self._agent.client.connected):
+                    if clock.elapsed_ms(start) > self.OUTAGE_S * 1000:
                         raise UpdateError("transfer", problem)
-                    await self._wait_for_link(failures)
-        finally:
-            self._sink = None
-
-    async def _wait_for_link(self, seconds: int) -> None:
-        start = clock.ticks()
-        await asyncio.sleep(seconds * self.POLL_S)
-        while not (self._agent.client and self._agent.client.connected):
-            if clock.elapsed_ms(start) > self.OUTAGE_S * 1000:
-                raise UpdateError("transfer", "no link for %d s" % self.OUTAGE_S)
-            await asyncio.sleep(self.POLL_S)
+                    await asyncio.sleep(self.POLL_S)
 
     async def _request(self, count: int) -> None:
         """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S (TimeoutError)."""
@@ -97,42 +86,43 @@ class Fetcher:
             client = self._client = self._agent.client
             if client is None:
                 raise TransportError("not connected")
-            data, rejected = self._topic("data"), self._topic("rejected")
-            self._tokens = [client.on(data, self._on_data), client.on(rejected, self._on_rejected)]
-            await client.subscribe([(data, 0), (rejected, 1)])
+            filters = []
+            for verb in ("data/json", "rejected/json"):
+                self._tokens.append(client.on(self._topic + verb, self._message))
+                filters.append((self._topic + verb, 0))
+            await client.subscribe(filters)
         self._event.clear()
         self._left = count
         body = {"c": self._token, "f": self._file, "l": LIMITS.BLOCK, "o": self._next, "n": count}
-        await client.publish(self._topic("get"), json.dumps(body), 0)
+        await client.publish(self._topic + "get/json", json.dumps(body), 0)
         await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
 
     def _detach(self) -> None:
-        for token in self._tokens:
-            self._client.off(token)
-        self._tokens = []
+        while self._tokens:
+            self._client.off(self._tokens.pop())
         self._client = None
 
     async def close(self) -> None:
         """Stop listening; tells the server so if there is a link."""
         client = self._client
-        if client is not None:
+        if client:
             self._detach()
             try:
-                await client.unsubscribe([self._topic("data"), self._topic("rejected")])
+                await client.unsubscribe([self._topic + "data/json", self._topic + "rejected/json"])
             except AgentError:
                 pass
 
-    def _on_data(self, topic: str, payload: Any) -> None:
-        if self._sink is None or self._error is not None:
-            return
-        try:
-            self._take(payload)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            self._error = UpdateError("stream", "a data message is malformed")
-        except OSError as error:
-            self._error = UpdateError("storage", str(error))
-        except UpdateError as error:
-            self._error = error
+    def _message(self, topic: str, payload: Any) -> None:
+        if self._error is None:
+            try:
+                if topic.endswith("data/json"):
+                    self._take(payload)
+                else:
+                    self._rejected(json.loads(payload))
+            except (OSError, UpdateError) as error:
+                self._error = error
+            except (ValueError, TypeError, LookupError, AttributeError):
+                self._error = UpdateError("stream", "malformed message")
         if self._error or self._left <= 0 or self._next * LIMITS.BLOCK >= self._size:
             self._event.set()
 
@@ -141,45 +131,36 @@ class Fetcher:
         name = payload.find(b'"p"')
         start = payload.find(b'"', name + 3) + 1
         end = payload.find(b'"', start)
-        if name < 0 or start < 1 or end < 0:
+        if name < 0 or not start or end < 0:
             raise ValueError
         body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
         if body.get("c", self._token) != self._token or body["f"] != self._file:
             return  # late answer to an earlier request
         self._left -= 1
         number = body["i"]
-        if number != self._next:
+        if number != self._next or number * LIMITS.BLOCK >= self._size:
             return
-        data = _decode(payload, start, end)
+        view = memoryview(payload)
+        if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
+            data = binascii.a2b_base64(view[start:end])
+        else:
+            size = 0
+            while start < end:  # on boards the bytes replace the head of the packet, 1024 characters at a time
+                piece = binascii.a2b_base64(view[start : min(start + 1024, end)])
+                view[size : size + len(piece)] = piece
+                size += len(piece)
+                start += 1024
+            data = view[:size]
         if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
-            raise UpdateError("size", "file %d block %d has %d bytes" % (self._file, number, len(data)))
+            raise UpdateError("size", "file %d block %d" % (self._file, number))
         self._sink(number, data)
         self._next += 1
 
-    def _on_rejected(self, topic: str, payload: Any) -> None:
-        try:
-            body = json.loads(payload)
-            # Long member names appear too (aws-iot-protocol.md 10.2).
-            code = body.get("o") or body.get("code")
-            if (body.get("c") or body.get("clientToken") or self._token) != self._token:
-                return
+    def _rejected(self, body: Any) -> None:
+        # Long member names appear too (aws-iot-protocol.md 10.2).
+        code = body.get("o") or body.get("code")
+        if (body.get("c") or body.get("clientToken") or self._token) == self._token:
+            self._left = 0
             # A passing error: no block came, so this counts as a failed try.
             if code not in ("InternalError", "InternalException", "ThrottlingException"):
-                self._error = UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
-        except (ValueError, AttributeError):
-            self._error = UpdateError("stream", "a rejection is malformed")
-        self._event.set()
-
-
-def _decode(payload: Any, start: int, end: int) -> "bytes | memoryview":
-    """The bytes of the base64 text payload[start:end]; on boards (bytearray) they replace the head of the packet."""
-    view = memoryview(payload)
-    if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
-        return binascii.a2b_base64(view[start:end])
-    size = 0
-    while start < end:
-        piece = binascii.a2b_base64(view[start : min(start + _CHUNK, end)])
-        view[size : size + len(piece)] = piece
-        size += len(piece)
-        start += _CHUNK
-    return view[:size]
+                raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))

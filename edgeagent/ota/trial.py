@@ -3,16 +3,108 @@
 
     none ──activate──▶ trial ──confirm──▶ confirmed        activate is slots.Slots.activate
                          └──failed, or MAX_BOOTS boots without a confirmation──▶ rolled_back
-Each arrow is one durable write (state.save). Power loss in a trial counts as a boot: the reason then says how the
-trial boots ended, so that an interrupted trial is not mistaken for a crash.
+Files below the slots folder, each JSON with 8 bytes of its SHA-256 in front:
+    state.json state.bak   which slot is active and the state of its trial (the same bytes twice)
+    a.json b.json          what is known of a slot's content; absent for a slot filled at the factory
+Each arrow is one durable write (`save`): it commits with the atomic replacement of `state.json`; `state.bak` follows.
+A damaged copy therefore costs nothing, and a cut between the two is resolved by the higher sequence number `n`.
+Power loss in a trial counts as a boot: the reason then says how the trial boots ended, so that an interrupted trial is
+not mistaken for a crash.
 """
 
-from edgeagent.compat import Any, const
-from edgeagent.ota import Running as Running
-from edgeagent.ota import state
+import hashlib
+import json
+import os
 
-MAX_BOOTS = const(3)
-_REASON_CHARS = const(240)
+from edgeagent.compat import Any, exists, is_dir, read_file, write_atomic
+from edgeagent.ota import Running as Running
+
+MAX_BOOTS = 3
+
+
+def read_sealed(path: str) -> "dict[str, Any] | None":
+    """The object of a sealed file, or None if it is missing, damaged or over 2048 bytes."""
+    raw = read_file(path, 2048) or b""
+    if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:
+        try:
+            return json.loads(raw[8:].decode())  # type: ignore[no-any-return]
+        except ValueError:
+            pass  # the checksum holds, but what was written was no JSON
+    return None
+
+
+def write_sealed(path: str, document: "dict[str, Any]") -> None:
+    """Replace a sealed file atomically. Raises OSError; the old file is then untouched."""
+    text = json.dumps(document).encode()
+    write_atomic(path, hashlib.sha256(text).digest()[:8] + text)
+
+
+def status(root: str) -> "dict[str, Any]":
+    """The newest valid copy of the state; if there is none, that of a device which has never had an update.
+
+    n: sequence number, 0 if nothing was ever written. active: "a", "b" or None (no application). state: "none",
+    "trial", "confirmed" or "rolled_back". floor: least security version. Of the latest update: version,
+    previous_version, job, reason (text or None), boots, deadline_s; from its activation on also security_version and
+    causes (of the restarts in its trial).
+    """
+    best: "dict[str, Any]" = {"n": 0, "state": "none", "floor": 0, "boots": 0, "deadline_s": 0}
+    for name in ("active", "version", "previous_version", "reason", "job"):
+        best[name] = None
+    for name in ("/state.json", "/state.bak"):
+        document = read_sealed(root + name)
+        if document and document["n"] > best["n"]:
+            best = document
+    if not best["n"]:
+        best["active"] = pick(root)
+    return best
+
+
+def save(root: str, document: "dict[str, Any]") -> None:
+    """Make a transition durable. Raises OSError if it did not happen."""
+    document["n"] += 1
+    write_sealed(root + "/state.json", document)
+    try:
+        write_sealed(root + "/state.bak", document)
+    except OSError:
+        pass  # the transition is made; the second copy is only insurance
+
+
+def other(slot: "str | None") -> str:
+    """The slot that is not `slot`; "a" if there is none."""
+    return "b" if slot == "a" else "a"
+
+
+def filled(root: str, slot: "str | None") -> bool:
+    """True if a slot's folder holds anything."""
+    path = "%s/%s" % (root, slot)
+    return is_dir(path) and bool(os.listdir(path))
+
+
+def info(root: str, slot: "str | None") -> "dict[str, Any]":
+    """What is known of a slot's content.
+
+    Members: complete (bool), artifact (hex of the manifest's SHA-256, None while the slot is being wiped), version,
+    security_version, n (the sequence number when it became complete).
+    A slot without the file was filled at the factory and is complete; a damaged file proves nothing, so it is not.
+    """
+    path = "%s/%s.json" % (root, slot)
+    return read_sealed(path) or {
+        "complete": not exists(path),
+        "artifact": None,
+        "version": None,
+        "security_version": 0,
+        "n": 0,
+    }
+
+
+def pick(root: str) -> "str | None":
+    """The slot to run when no state is left: of two complete slots the older one, since the newer may be unproven."""
+    found = []
+    for slot in ("a", "b"):
+        known = info(root, slot)
+        if known["complete"] and filled(root, slot):
+            found.append((known["n"], slot))
+    return min(found)[1] if found else None
 
 
 def boot(root: str, cause: str = "") -> "str | None":
@@ -21,60 +113,43 @@ def boot(root: str, cause: str = "") -> "str | None":
     cause: why the device restarted (the port's reset cause), kept to explain a rollback.
     Returns the slot's folder, or None if no slot holds an application.
     """
-    document = state.load(root)
-    if document is None:
-        slot = state.pick(root)
-    else:
-        slot = document["active"]
-        if document["phase"] == "trial":
-            slot = _count(root, document, cause)
-        elif slot and document["phase"] != "rolled_back" and not state.filled(root, slot):
-            slot = state.pick(root)  # it was lost; a version that was rolled back is never tried in its place
-    if slot is not None and not state.filled(root, slot):
-        slot = None
+    document = status(root)
+    slot = document["active"]
+    if document["state"] == "trial":
+        if document["boots"]:
+            document["causes"].append(cause or "unknown")
+        counted = document["boots"] < MAX_BOOTS and filled(root, slot)
+        if counted:
+            document["boots"] += 1
+            try:
+                save(root, document)
+            except OSError:
+                counted = False  # a boot that cannot be counted must not run the new version: it could fail for ever
+        else:
+            failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))
+        if not counted:
+            slot = other(slot)
+    elif document["state"] != "rolled_back" and not filled(root, slot):
+        slot = pick(root)  # it was lost; a version that was rolled back is never tried in its place
+    if not filled(root, slot):
+        slot = ""
     Running.slot = slot
-    Running.known = True
     return root + "/" + slot if slot else None
-
-
-def _count(root: str, document: "dict[str, Any]", cause: str) -> "str | None":
-    tried = document["active"]
-    causes = document.get("causes") or []
-    if document["boots"]:
-        causes.append(cause or "unknown")
-    document["causes"] = causes
-    if document["boots"] >= MAX_BOOTS:
-        _roll_back(root, document, "interrupted: not confirmed in %d boots (%s)" % (MAX_BOOTS, ", ".join(causes)))
-    elif not state.filled(root, tried):
-        _roll_back(root, document, "the new slot is empty")
-    else:
-        document["boots"] += 1
-        try:
-            state.save(root, document)
-        except OSError:
-            # A boot that cannot be counted must not run the new version: it could fail for ever.
-            return state.other(tried)
-    return document["active"]  # type: ignore[no-any-return]
-
-
-def _roll_back(root: str, document: "dict[str, Any]", reason: str) -> None:
-    before = state.other(document["active"])
-    document["active"] = before if state.filled(root, before) else None
-    document["phase"] = "rolled_back"
-    document["reason"] = reason[:_REASON_CHARS]
-    document["causes"] = []
-    try:
-        state.save(root, document)
-    except OSError:
-        pass  # still on trial on flash: the next boot comes here again
 
 
 def failed(root: str, reason: str) -> bool:
     """End a trial: the previous slot becomes active again and `reason` is kept. True if there was a trial."""
-    document = state.load(root)
-    if document is None or document["phase"] != "trial":
+    document = status(root)
+    if document["state"] != "trial":
         return False
-    _roll_back(root, document, reason)
+    before = other(document["active"])
+    document["active"] = before if filled(root, before) else None
+    document["state"] = "rolled_back"
+    document["reason"] = reason[:240]
+    try:
+        save(root, document)
+    except OSError:
+        pass  # still on trial on flash: the next boot comes here again
     return True
 
 
@@ -83,30 +158,9 @@ def confirm(root: str) -> bool:
 
     True if the running version is confirmed now, also if it was before; False if there is nothing to confirm.
     """
-    document = state.load(root)
-    if document is None:
-        return False
-    if document["phase"] == "trial":
-        document["phase"] = "confirmed"
-        document["reason"] = None
-        document["causes"] = []
+    document = status(root)
+    if document["state"] == "trial":
+        document["state"] = "confirmed"
         document["floor"] = max(document["floor"], document["security_version"])
-        state.save(root, document)
-    return bool(document["phase"] == "confirmed")
-
-
-def status(root: str) -> "dict[str, Any]":
-    """The trial as the job handler and the operator see it.
-
-    {"state": one of state.PHASES, "version", "previous_version", "reason", "job": text or None, "boots",
-    "deadline_s", "floor": int, "active": "a"|"b"|None}
-    """
-    document = state.load(root)
-    if document is None:
-        document = {"phase": "none", "active": state.pick(root)}
-    result = {"state": document["phase"], "active": document["active"]}
-    for name in ("version", "previous_version", "reason", "job"):
-        result[name] = document.get(name)
-    for name in ("boots", "deadline_s", "floor"):
-        result[name] = document.get(name, 0)
-    return result
+        save(root, document)
+    return bool(document["state"] == "confirmed")

@@ -11,60 +11,40 @@ import hashlib
 import json
 import sys
 
-from edgeagent import clock, compat
-from edgeagent.compat import Any, const
+from edgeagent import clock
+from edgeagent.compat import Any, read_file
 from edgeagent.errors import ConfigError, UpdateError
 from edgeagent.ota import ecdsa
-from edgeagent.ota.manifest import ECDSA_P256, Manifest, parse_envelope, parse_manifest
-
-_TRUST_BYTES = const(4096)
-_KEYS = const(8)
-_CLOCK_SET = const(1704067200)  # 2024-01-01: an earlier time means that the clock was never set
+from edgeagent.ota.manifest import ECDSA_P256, Manifest, parse_envelope, parse_manifest, take
 
 
 class Trust:
     """threshold: signatures needed; keys: {8-byte id: 64-byte public point}; floor: least security version."""
 
-    def __init__(self, data: "Any", source: str = "trust.json") -> None:
-        """data: the decoded trust file. Raises ConfigError naming the member."""
-
-        def need(good: object, field: str, problem: str) -> None:
-            if not good:
-                raise ConfigError("%s: %s" % (source, field), problem)
-
-        def number(field: str, value: "Any", low: int, high: int) -> int:
-            need(type(value) is int and low <= value <= high, field, "must be %d to %d" % (low, high))
-            return int(value)
-
-        need(isinstance(data, dict), "trust", "must be an object")
-        keys = data.get("keys")
-        need(isinstance(keys, list) and 0 < len(keys) <= _KEYS, "keys", "must list 1 to %d keys" % _KEYS)
+    def __init__(self, data: "Any") -> None:
+        """data: the decoded trust file; it is emptied. Raises ValueError naming the member."""
+        keys = take(data, "keys", list, 1, 8)
         self.keys: "dict[bytes, bytes]" = {}
-        for n, key in enumerate(keys):
-            field = "keys[%d]" % n
-            need(isinstance(key, dict), field, "must be an object")
-            need(key.get("algorithm") == "ecdsa-p256", field + ".algorithm", "must be ecdsa-p256")
-            try:
-                public = binascii.unhexlify(key["public"])
-            except (ValueError, TypeError, KeyError):
-                public = b""
-            need(len(public) == 64, field + ".public", "must be 128 hex digits")
+        for key in keys:
+            public = take(key, "public", bytes, 64, 64)
             key_id = hashlib.sha256(public).digest()[:8]
-            need(key.get("id") == binascii.hexlify(key_id).decode(), field + ".id", "is not the id of this key")
+            if take(key, "id", bytes, 8, 8) != key_id or key_id in self.keys:
+                raise ValueError("id")
+            if key.get("algorithm") != "ecdsa-p256":
+                raise ValueError("algorithm")
             self.keys[key_id] = public
-        need(len(self.keys) == len(keys), "keys", "has one key twice")
-        self.threshold = number("threshold", data.get("threshold"), 1, len(keys))
-        self.floor = number("security_version_floor", data.get("security_version_floor", 0), 0, 1 << 30)
+        self.threshold: int = take(data, "threshold", int, 1, len(keys))
+        self.floor: int = take(data, "security_version_floor", int, 0, 1 << 30)
 
 
 def load_trust(path: "str | None") -> Trust:
     """Read the trust file. Raises ConfigError; UpdateError "no-trust" if none is configured."""
     if not path:
-        raise UpdateError("no-trust", "no trust file is configured")
+        raise UpdateError("no-trust", "none configured")
     try:
-        return Trust(json.loads((compat.read_file(path, _TRUST_BYTES) or b"").decode()), path)
-    except ValueError:
-        raise ConfigError(path, "is missing, over %d bytes, or not JSON" % _TRUST_BYTES) from None
+        return Trust(json.loads((read_file(path, 4096) or b"").decode()))
+    except ValueError as error:
+        raise ConfigError(path, str(error)) from None
 
 
 async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[Manifest, str]":
@@ -82,7 +62,7 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[Manife
         if public and algorithm == ECDSA_P256 and key_id not in good and await ecdsa.verify(public, digest, signature):
             good.append(key_id)
     if len(good) < trust.threshold:
-        raise UpdateError("signature", "%d valid, %d needed" % (len(good), trust.threshold))
+        raise UpdateError("signature", "%d of %d" % (len(good), trust.threshold))
     return parse_manifest(manifest), binascii.hexlify(digest).decode()
 
 
@@ -91,21 +71,24 @@ def check(manifest: Manifest, facts: "dict[str, Any]", running: "str | None", fl
 
     facts: Port.facts(), of which board and runtime ("micropython 1.29.0") count. running: version that runs.
     floor: least security version.
-    Raises UpdateError "board", "runtime", "abi", "expired", "security-version" or "same-version".
+    Raises UpdateError "board", "runtime", "abi", "expired", "security-version" or "same-version", with the artifact's
+    own value.
     """
-    board = facts.get("board")
-    runtime = str(facts.get("runtime")).split(" ")[0]
     abi = getattr(sys.implementation, "_mpy", 0) & 0xFF
     now = clock.now()
-    if board not in manifest.boards and "*" not in manifest.boards:
-        raise UpdateError("board", "for %s, this is %s" % (", ".join(manifest.boards), board))
-    if manifest.runtime not in ("any", runtime):
-        raise UpdateError("runtime", "for %s, this is %s" % (manifest.runtime, runtime))
-    if abi and manifest.mpy not in (None, abi):
-        raise UpdateError("abi", ".mpy version %s, this firmware loads %d" % (manifest.mpy, abi))
-    if manifest.expires and now > _CLOCK_SET and now > manifest.expires:
-        raise UpdateError("expired", "%d seconds ago" % (now - manifest.expires))
-    if manifest.security_version < floor:
-        raise UpdateError("security-version", "%d is below %d" % (manifest.security_version, floor))
-    if manifest.version == running:
-        raise UpdateError("same-version", "%s is running" % running)
+    code = ""
+    value: "Any" = manifest.version
+    if facts["board"] not in manifest.boards and "*" not in manifest.boards:
+        code, value = "board", manifest.boards
+    elif manifest.runtime not in ("any", facts["runtime"].split(" ")[0]):
+        code, value = "runtime", manifest.runtime
+    elif abi and manifest.mpy not in (None, abi):
+        code, value = "abi", manifest.mpy
+    elif manifest.expires and now > 1704067200 and now > manifest.expires:  # before 2024 the clock was never set
+        code, value = "expired", manifest.expires
+    elif manifest.security_version < floor:
+        code, value = "security-version", manifest.security_version
+    elif manifest.version == running:
+        code = "same-version"
+    if code:
+        raise UpdateError(code, str(value))

@@ -10,12 +10,11 @@ import hashlib
 import os
 
 from edgeagent import compat
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any
 from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
 
-SYNC_BLOCKS = const(8)  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
-_BLOCK = LIMITS.BLOCK
+SYNC_BLOCKS = 8  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
 
 
 class Writer:
@@ -24,20 +23,14 @@ class Writer:
     def __init__(self, folder: str, manifest: Any, hashes: "bytes | bytearray") -> None:
         """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed."""
         if len(hashes) != 32 * manifest.blocks or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
-            raise UpdateError("block-hash", "the list of block hashes is not the signed one")
-        self._folder = folder
+            raise UpdateError("block-hash", "list")
+        self._folder = folder + "/"
         self._manifest = manifest
         self._hashes = hashes
         self._index = 0  # of the file that the next byte belongs to
         self._offset = 0  # of the next byte in that file
         self._file: "Any" = None
-        self._unsynced = 0
-
-    def _path(self, index: int) -> str:
-        return self._folder + "/" + str(self._manifest.files[index][0])
-
-    def _good(self, number: int, data: "bytes | memoryview") -> bool:
-        return hashlib.sha256(data).digest() == self._hashes[32 * number : 32 * number + 32]
+        self._good = 0  # blocks that were found on flash
 
     async def resume(self) -> int:
         """Number of the first block to fetch: all before it are on flash and match their hashes. Yields per block.
@@ -45,125 +38,122 @@ class Writer:
         What does not belong to the artifact is deleted: an application that ran from here may have left files, and a
         stale module would shadow a new one.
         """
-        self._tidy(self._folder, len(self._folder) + 1)
-        present = 0
-        for index, entry in enumerate(self._manifest.files):
-            try:
-                size = os.stat(self._path(index))[6]
-            except OSError:
-                break
-            if size > entry[1]:
-                break
-            present += size
-            if size < entry[1]:
-                break
-        full = present // _BLOCK if present < self._manifest.size else self._manifest.blocks
-        number = 0
-        buffer = bytearray(_BLOCK)
-        while number < full and self._good(number, self._read(number, buffer)):
-            number += 1
-            await asyncio.sleep(0)
-        self._seek(number * _BLOCK)
-        return number
+        self._tidy(self._folder)
+        try:
+            await self._read_back()
+        except UpdateError:
+            pass
+        self._seek(self._good)
+        return self._good
 
-    def _tidy(self, folder: str, start: int) -> bool:
-        """Delete all but the artifact's files; True if any of those is below `folder`."""
-        wanted = False
+    def _tidy(self, folder: str) -> None:
         for name in os.listdir(folder):
-            path = folder + "/" + name
-            if compat.is_dir(path):
-                keep = self._tidy(path, start)
-            else:
-                keep = path[start:] in [entry[0] for entry in self._manifest.files]
+            path = folder + name
+            keep = False
+            for entry in self._manifest.files:
+                keep = keep or (self._folder + entry[0] + "/").startswith(path + "/")
             if not keep:
                 compat.remove_tree(path)
-            wanted = wanted or keep
-        return wanted
+            elif compat.is_dir(path):
+                self._tidy(path + "/")
 
-    def _spans(self, start: int, length: int) -> "Any":
-        """(file index, offset in it, bytes) for each file that payload bytes start … start+length touch."""
-        for index, entry in enumerate(self._manifest.files):
-            if length <= 0:
-                return
-            size = entry[1]
-            if start < size:
-                part = min(length, size - start)
-                yield index, start, part
-                length -= part
-                start = size
-            start -= size
+    async def _read_back(self) -> None:
+        """Hash what is on flash: each block, each file and the whole. Sets `_good`.
 
-    def _read(self, number: int, buffer: bytearray) -> memoryview:
-        view = memoryview(buffer)
-        at = 0
-        for index, offset, length in self._spans(number * _BLOCK, _BLOCK):
-            with open(self._path(index), "rb") as f:
-                f.seek(offset)
-                f.readinto(view[at : at + length])
-            at += length
-        return view[:at]
+        Raises UpdateError "file-hash" naming the first file that is not what was signed, OSError.
+        """
+        view = memoryview(bytearray(512))
+        whole = hashlib.sha256()
+        block = hashlib.sha256()
+        left = self._manifest.size
+        room = min(LIMITS.BLOCK, left)  # until the end of the block
+        self._good = 0
+        for name, size, digest, mode in self._manifest.files:
+            path = self._folder + name
+            bad = UpdateError("file-hash", name)
+            if not compat.exists(path) or os.stat(path)[6] > size:
+                raise bad
+            one = hashlib.sha256()
+            with open(path, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
+                while True:
+                    part = view[: f.readinto(view[:room])]
+                    if not part:
+                        break
+                    for sha256 in (one, block, whole):
+                        sha256.update(part)
+                    left -= len(part)
+                    room -= len(part)
+                    if not room:
+                        if not self._matches(block, self._good):
+                            raise bad
+                        self._good += 1
+                        block = hashlib.sha256()
+                        room = min(LIMITS.BLOCK, left)
+                        await asyncio.sleep(0)
+            if one.digest() != digest:
+                raise bad
+            if mode is not None and not compat.MICROPYTHON:
+                os.chmod(path, mode)
+            compat.sync_dir(path[: path.rfind("/")])
+        if whole.digest() != self._manifest.sha256:
+            raise UpdateError("file-hash", "payload")
 
-    def _seek(self, position: int) -> None:
+    def _matches(self, block: "Any", number: int) -> bool:
+        return bool(block.digest() == self._hashes[32 * number : 32 * number + 32])
+
+    def _seek(self, number: int) -> None:
+        """The next byte is the first one of block `number`."""
+        position = min(number * LIMITS.BLOCK, self._manifest.size)
         self._index = 0
-        while self._index < len(self._manifest.files) and position >= self._manifest.files[self._index][1]:
-            if position == 0:
-                break  # an empty file that is yet to be made
+        while position > self._manifest.files[self._index][1]:
             position -= self._manifest.files[self._index][1]
             self._index += 1
         self._offset = position
 
     def block(self, number: int, data: "bytes | memoryview") -> None:
         """Verify block `number` (they must come in order) and write it. Raises UpdateError "block-hash", OSError."""
-        if not self._good(number, data):
-            raise UpdateError("block-hash", "block %d does not match the signed list" % number)
+        if not self._matches(hashlib.sha256(data), number):
+            raise UpdateError("block-hash", "block %d" % number)
         view = memoryview(data)
         try:
             while len(view):
-                f = self._open()
-                size = self._manifest.files[self._index][1]
-                part = view[: size - self._offset]
-                f.write(part)
+                part = view[: self._open()]
+                self._file.write(part)
                 self._offset += len(part)
                 view = view[len(part) :]
-                if self._offset == size:
-                    self._next()
         except Exception:
             # Out of memory or space: the same block may come again, and then starts where this one did.
             self.close()
-            self._seek(number * _BLOCK)
+            self._seek(number)
             raise
-        self._unsynced += 1
-        if self._unsynced >= SYNC_BLOCKS and self._file is not None:
+        if number % SYNC_BLOCKS == SYNC_BLOCKS - 1:
             compat.sync_file(self._file)
-            self._unsynced = 0
 
-    def _open(self) -> "Any":
-        while self._manifest.files[self._index][1] == 0:
-            self._create()
-            self._next()
-        if self._file is None:
-            if self._offset:
-                self._file = open(self._path(self._index), "r+b")
+    def _open(self) -> int:
+        """Open the file of the next byte; full and empty ones on the way are closed. Returns how much it still takes.
+
+        0 if all are complete.
+        """
+        files = self._manifest.files
+        while self._index < len(files):
+            name, size = files[self._index][:2]
+            if self._file is None:
+                path = self._folder + name
+                compat.make_dirs(path[: path.rfind("/")])
+                self._file = open(path, "r+b" if self._offset else "wb")
                 self._file.seek(self._offset)
-            else:
-                self._create()
-        return self._file
-
-    def _create(self) -> None:
-        path = self._path(self._index)
-        compat.make_dirs(path[: path.rfind("/")])
-        self._file = open(path, "wb")
-
-    def _next(self) -> None:
-        self.close()
-        self._index += 1
-        self._offset = 0
+            if self._offset < size:
+                return int(size - self._offset)
+            self.close()
+            self._index += 1
+            self._offset = 0
+        return 0
 
     def close(self) -> None:
         """Close the open file, keeping what was written. Raises OSError."""
         f = self._file
         self._file = None
-        if f is not None:
+        if f:
             try:
                 compat.sync_file(f)
             finally:
@@ -174,34 +164,6 @@ class Writer:
 
         Raises UpdateError "file-hash" naming the file, OSError. Yields per block.
         """
-        files = self._manifest.files
-        while self._index < len(files):
-            if files[self._index][1]:
-                raise UpdateError("file-hash", "%s was not written" % files[self._index][0])
-            self._create()
-            self._next()
-        whole = hashlib.sha256()
-        buffer = bytearray(_BLOCK)
-        view = memoryview(buffer)
-        folders = set()
-        for index, (path, size, sha256, mode) in enumerate(files):
-            one = hashlib.sha256()
-            with open(self._path(index), "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
-                got = 0
-                while True:
-                    count = f.readinto(buffer)
-                    if not count:
-                        break
-                    got += count
-                    one.update(view[:count])
-                    whole.update(view[:count])
-                    await asyncio.sleep(0)
-            if got != size or one.digest() != sha256:
-                raise UpdateError("file-hash", "%s is not what was signed" % path)
-            if mode is not None and not compat.MICROPYTHON:
-                os.chmod(self._path(index), mode)
-            folders.add(self._path(index)[: self._path(index).rfind("/")])
-        if whole.digest() != self._manifest.sha256:
-            raise UpdateError("file-hash", "the payload is not what was signed")
-        for folder in folders:
-            compat.sync_dir(folder)
+        if self._open():
+            raise UpdateError("file-hash", self._manifest.files[self._index][0])
+        await self._read_back()

@@ -19,7 +19,7 @@ import sys
 import vfs
 
 from edgeagent import compat
-from edgeagent.ota import launch, state, trial
+from edgeagent.ota import launch, trial
 from edgeagent.ota.manifest import parse_manifest
 from edgeagent.ota.slots import Slots
 from edgeagent.ota.writer import Writer
@@ -192,10 +192,9 @@ class InPlace(Scenario):
         for path, data in sorted(self.new.items()):
             with open(ROOT + "/a/" + path, "wb") as f:
                 f.write(data)
-        document = state.initial("a")
-        document.update({"phase": "confirmed", "job": OWN, "reason": None})
-        document["floor"] = 1
-        state.save(ROOT, document)
+        document = trial.status(ROOT)
+        document.update({"state": "confirmed", "job": OWN, "floor": 1})
+        trial.save(ROOT, document)
 
 
 SMALL = {"app.mpy": pattern(4500, 3), "lib/x.mpy": pattern(3000, 4), "lib/new.mpy": b""}

@@ -53,7 +53,7 @@ class Machine(LinuxPort):
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backoff, "next", lambda self: 0.05)
-    monkeypatch.setattr("edgeagent.log._State.sink", lambda line: None)
+    monkeypatch.setattr("edgeagent.log._sink", lambda line: None)
 
 
 def on(folder: Path, scenario: Callable[[Ground], Coroutine[Any, Any, None]]) -> None:
@@ -226,8 +226,8 @@ def test_a_broker_restart_in_the_middle_of_a_job_costs_nothing(tmp_path: Path) -
 def test_an_attribute_that_changed_is_all_that_is_reported_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeagent.agent._REPORT_MS", 0)
-    monkeypatch.setattr("edgeagent.agent._TICK_S", 0.05)
+    monkeypatch.setattr("edgeagent.agent.TICKS", 1)
+    monkeypatch.setattr("edgeagent.agent.TICK_S", 0.05)
 
     async def scenario(site: Ground) -> None:
         agent = make(site, "pump")
@@ -242,7 +242,7 @@ def test_an_attribute_that_changed_is_all_that_is_reported_later(
 
 
 def test_the_watchdog_is_fed_while_connected_and_while_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeagent.agent._TICK_S", 0.01)
+    monkeypatch.setattr("edgeagent.agent.TICK_S", 0.01)
 
     async def scenario(site: Ground) -> None:
         agent = make(site, "pump")
@@ -313,7 +313,7 @@ def test_the_config_job_changes_what_it_may_and_keeps_the_rest(tmp_path: Path) -
     ],
 )
 def test_a_bad_config_change_fails_by_name_and_changes_nothing(tmp_path: Path, change: Any, named: str) -> None:
-    from edgeagent.errors import JobFailed
+    from edgeagent.errors import AgentError
     from edgeagent.jobs import config as job_config
 
     path = tmp_path / "agent.json"
@@ -325,7 +325,7 @@ def test_a_bad_config_change_fails_by_name_and_changes_nothing(tmp_path: Path, c
         document = {"operation": "config", "config": change}
 
     Job.agent = agent  # type: ignore[attr-defined]
-    with pytest.raises(JobFailed, match=named):
+    with pytest.raises(AgentError, match=named):
         asyncio.run(job_config.run(Job()))
     assert path.read_text() == text
     assert "keepalive" not in path.read_text()

@@ -84,6 +84,17 @@ def test_sys_exit_is_a_soft_reset(board: Callable[[str], VirtualBoard]) -> None:
     assert one.resets == [PWRON_RESET, SOFT_RESET]
 
 
+def test_the_wifi_station_connects_once_it_is_active(board: Callable[[str], VirtualBoard]) -> None:
+    one = board(
+        "import network\nw = network.WLAN(network.STA_IF)\n"
+        "try: w.connect('a', 'b')\nexcept OSError as e: print('refused:', e)\n"
+        "w.active(True); w.connect('a', 'b'); print('up:', w.isconnected())"
+    )
+    one.power_on()
+    wait_for(lambda: "up: True" in one.console, one.console)
+    assert "refused: Wifi Not Started" in one.console
+
+
 def test_main_that_returns_leaves_the_repl_waiting(board: Callable[[str], VirtualBoard]) -> None:
     one = board("print('ended')")
     one.power_on()

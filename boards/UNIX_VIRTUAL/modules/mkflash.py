@@ -25,4 +25,10 @@ def _copy(source, filesystem, target):
 
 device = Flash(sys.argv[1])
 vfs.VfsLfs2.mkfs(device)
-_copy(sys.argv[2], vfs.VfsLfs2(device), "")
+filesystem = vfs.VfsLfs2(device)
+_copy(sys.argv[2], filesystem, "")
+# Modules that a chip has in ROM and loads when they are asked for; the host's folder is out of reach by then.
+filesystem.mkdir("/.rom")
+for module in sys.argv[3:]:
+    with open(module, "rb") as file, filesystem.open("/.rom/" + module[module.rfind("/") + 1 :], "wb") as copy:
+        copy.write(file.read())
