@@ -18,10 +18,10 @@ import asyncio
 import gc
 import os
 
-from edgeagent import __version__, clock, compat, log
+from edgeagent import __version__, clock, log
 from edgeagent.attributes import Attributes
-from edgeagent.compat import Any, const
-from edgeagent.errors import AgentError, Refused, TransportError
+from edgeagent.compat import MICROPYTHON, Any, const, exc_text, exists, traceback_text
+from edgeagent.errors import AgentError, Refused
 from edgeagent.jobs.registry import Handlers, unload
 from edgeagent.jobs.runner import Runner
 from edgeagent.mqtt.backoff import Backoff
@@ -35,14 +35,19 @@ _STABLE_MS = const(30000)  # what ran so long before it failed starts a new row 
 _STARVED = const(5)  # failures in a row for lack of memory until the board restarts: its heap never heals by itself
 _COLLECT_BYTES = const(8192)
 _CHECK_S = const(30)  # for one application health check
-TICK_S = 5
-TICKS = 12  # until changed attributes are looked for
+TICK_S = 1  # between two feeds, and until the loss of the link is noticed at the latest
+TICKS = 60  # until changed attributes are looked for
 
 
 class Agent:
     """One device. Attributes for handlers: config, port, client, requests, thing_name, attributes, handlers,
     counters, and `connected`, an asyncio.Event that is set while the service can be reached.
     """
+
+    client: "Any"
+    requests: "Any"
+    _dog: "Any"
+    _runner: "Any"
 
     def __init__(
         self, config: "Any", port: "Any" = None, version: str = "0.0.0", config_path: "str | None" = None
@@ -52,8 +57,7 @@ class Agent:
         self.port = port or detect(config)
         self.version = version
         self.thing_name = ""
-        self.client: "Any" = None
-        self.requests: "Any" = None
+        self.client = self.requests = None
         self.connected = asyncio.Event()
         self.counters = {"connects": 0}
         self.handlers = Handlers()
@@ -61,15 +65,13 @@ class Agent:
         self.attributes.set(**self.facts())
         self.configure(config)
         self._checks: "list[Any]" = []
-        self._dog: "Any" = None
-        self._runner: "Any" = None
         self._tasks: "list[Any]" = []
 
     @classmethod
     def from_file(cls, path: "str | None" = None, version: str = "0.0.0") -> "Agent":
         """path: default /agent.json on boards, EDGEAGENT_CONFIG or agent.json elsewhere. Raises ConfigError."""
         if path is None:
-            path = "/agent.json" if compat.MICROPYTHON else os.environ.get("EDGEAGENT_CONFIG", "agent.json")
+            path = "/agent.json" if MICROPYTHON else os.environ.get("EDGEAGENT_CONFIG", "agent.json")
         from edgeagent.config import load
 
         config = load(path)
@@ -112,7 +114,7 @@ class Agent:
                     result, why = result
             except Exception as error:  # the application's; TimeoutError: no answer
                 result = False
-                why = compat.exc_text(error)
+                why = exc_text(error)
             if result is False:
                 return False, "%s: %s" % (getattr(check, "__name__", "check"), why)
         return True, ""
@@ -138,11 +140,14 @@ class Agent:
 
     async def start(self) -> None:
         """Connect and serve until cancelled."""
-        if compat.MICROPYTHON:
+        if MICROPYTHON:
             gc.threshold(_COLLECT_BYTES)  # type: ignore[attr-defined]  # little garbage: large blocks find room
         self._dog = self.port.watchdog(_WATCHDOG_S)
-        if compat.exists(self.port.slots_dir + "/state.json"):
-            self._begin(self._guard)
+        if exists(self.port.slots_dir + "/state.json"):
+            # Ends an unconfirmed trial at its deadline, with or without a link.
+            from edgeagent.ota.guard import watch
+
+            self._begin(lambda: watch(self))
         try:
             await self._keep(self._session)
         finally:
@@ -161,9 +166,9 @@ class Agent:
             try:
                 return await function()  # type: ignore[no-any-return]
             except Exception as error:  # a defect must not take the device off the network for good
-                text = compat.exc_text(error)
+                text = exc_text(error)
                 if not isinstance(error, AgentError):
-                    text = compat.traceback_text(error, 400)
+                    text = traceback_text(error, 400)
             log.error("agent", "%s", text)
             if clock.elapsed_ms(start) >= _STABLE_MS:
                 backoff.reset()
@@ -177,85 +182,58 @@ class Agent:
                 await asyncio.sleep(min(left, 1))
                 left -= 1
 
-    async def _guard(self) -> None:
-        """Roll back an unconfirmed trial at its deadline, with or without a link."""
-        from edgeagent.ota import trial
-
-        if trial.status(self.port.slots_dir)["state"] == "trial":
-            from edgeagent.ota import guard
-
-            await guard.watch(self)
-
     # --- one session
 
     async def identify(self) -> "tuple[str, str, str]":
-        """(thing name, certificate path, key path): configured, stored, or got by claim and stored. Raises AgentError.
+        """See onboard.py. What it needs is loaded for it, and dropped on boards after it."""
+        from edgeagent.onboard import identify
 
-        What it needs is loaded for it, and dropped on boards after it.
-        """
-        config = self.config
-        if config.thing_name and config.certificate and config.key:
-            return config.thing_name, config.certificate, config.key
-        from edgeagent.identity import Identity
-
-        identity = Identity(self.port.state_dir, self.port.pem)
-        found = identity.load()
-        if not found:
-            from edgeagent.onboard import onboard
-
-            await onboard(config, self.port, identity, self._client)
-            del onboard
-            unload(["edgeagent.onboard", "edgeagent.provisioning"])
-            found = identity.load()
-            if not found:
-                raise TransportError("the new identity cannot be read back")
-        del identity, Identity
-        unload(["edgeagent.identity"])
+        found = await identify(self)
+        del identify
+        unload((), self.handlers.resident)
         return found
 
-    def _client(self, client_id: str, certificate: str, key: str) -> Client:
+    def make_client(self, client_id: str, cert: str, key: str) -> Client:
+        """A client for an identity: paths of certificate and key."""
         config = self.config
         return Client(
-            lambda: self.port.open_stream(
-                config.endpoint, config.port, config.server_hostname, config.ca, certificate, key
-            ),
+            lambda: self.port.open_stream(config.endpoint, config.port, config.server_hostname, config.ca, cert, key),
             client_id,
             config.keepalive,
         )
 
-    async def _session(self) -> None:
-        """Connect, serve until the link ends, close. Raises AgentError."""
-        self._dog.feed()
-        gc.collect()
-        if not self.client:
-            identity = await self.identify()
-            self._dog.feed()
-            self.thing_name = identity[0]
-            self.client = self._client(*identity)
-            self.requests = Requests(self.client)
-            self.attributes.shadow = Shadow(self.requests, self.thing_name)
-            self._runner = Runner(self)
-            self._begin(self._runner.run)
-        await self.client.connect()
-        online = asyncio.create_task(self._online())
+    async def read(self, client: Client) -> "Any":
+        """Receive until the link ends; why it did, as an AgentError."""
         try:
-            await self.client.run()
-        finally:
-            self.connected.clear()
-            online.cancel()
-            await self.client.close()
+            await client.run()
+        except AgentError as error:
+            return error
 
-    async def _online(self) -> None:
-        """What a session does besides receiving. If it fails the session ends.
+    async def _session(self) -> None:
+        """Connect, serve until the link ends, close. Raises AgentError.
 
         The watchdog is fed here, where a stuck session would be noticed, and not by a task of its own.
         """
+        self._dog.feed()
+        gc.collect()
+        client = self.client
+        if not client:
+            identity = await self.identify()
+            self._dog.feed()
+            self.thing_name = identity[0]
+            self.client = client = self.make_client(*identity)
+            self.requests = Requests(client)
+            self.attributes.shadow = Shadow(self.requests, self.thing_name)
+            self._runner = Runner(self)
+            self._begin(self._runner.run)
+        await client.connect()
+        reader = asyncio.create_task(self.read(client))
         self.attributes.forget()
         try:
-            while True:
+            while client.connected:
                 try:
                     if not self.connected.is_set():
-                        await self.attributes.shadow.subscribe()  # type: ignore[union-attr]
+                        await self.attributes.shadow.subscribe()
                     await self.attributes.report()
                 except Refused as error:  # a policy without shadows must not keep jobs from working
                     log.warning("agent", "shadow: %s", error)
@@ -265,9 +243,13 @@ class Agent:
                     log.info("agent", "%s connected", self.thing_name)
                     self.connected.set()
                     gc.collect()
-                for _ in range(TICKS):
+                ticks = TICKS
+                while client.connected and ticks:
+                    ticks -= 1
                     self._dog.feed()
                     await asyncio.sleep(TICK_S)
-        except Exception as error:
-            log.error("agent", "%s", compat.exc_text(error))
-            await self.client.close()
+            raise await reader
+        finally:
+            self.connected.clear()
+            await client.close()
+            reader.cancel()

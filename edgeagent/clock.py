@@ -7,33 +7,24 @@ use ticks_ms, which wraps, so never subtract two readings yourself: use `elapsed
 
 import time
 
-_EPOCH_2000 = 946684800
+from edgeagent.compat import const
+
+_EPOCH_2000 = const(946684800)
 
 try:
-    from time import ticks_diff as _diff  # type: ignore[attr-defined, unused-ignore]
-    from time import ticks_ms as _ticks  # type: ignore[attr-defined, unused-ignore]
+    from time import ticks_diff, ticks_ms  # type: ignore[attr-defined, unused-ignore]
 except ImportError:
+    from edgeagent.posix import ticks_diff, ticks_ms
 
-    def _ticks() -> int:
-        return time.monotonic_ns() // 1000000
-
-    def _diff(end: int, start: int) -> int:
-        return end - start
-
-
-_OFFSET = _EPOCH_2000 if time.gmtime(0)[0] == 2000 else 0
+ticks = ticks_ms  # a monotonic reading in milliseconds; only for `elapsed_ms`
+_offset = _EPOCH_2000 if time.gmtime(0)[0] == 2000 else 0
 
 
 def now() -> int:
     """Epoch seconds (1970, UTC, int)."""
-    return int(time.time()) + _OFFSET
-
-
-def ticks() -> int:
-    """A monotonic reading in milliseconds; only for `elapsed_ms`."""
-    return int(_ticks())
+    return int(time.time()) + _offset
 
 
 def elapsed_ms(since: int) -> int:
     """Milliseconds since an earlier `ticks()` reading."""
-    return int(_diff(_ticks(), since))
+    return ticks_diff(ticks(), since)  # type: ignore[no-any-return, unused-ignore]

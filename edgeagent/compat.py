@@ -14,18 +14,13 @@ try:
     from typing import Any as Any
 
     from edgeagent import posix
-
-    MICROPYTHON = False
-
-    def const(value: Any) -> Any:
-        """Compile-time constant on MicroPython, identity elsewhere."""
-        return value
+    from edgeagent.posix import const as const
 
 except ImportError:
-    from micropython import const as const
+    from micropython import const as const  # type: ignore[no-redef, unused-ignore]
 
-    Any = posix = None  # type: ignore[assignment]
-    MICROPYTHON = True
+    Any = posix = None  # type: ignore[misc, assignment]
+MICROPYTHON = not posix
 
 
 def exc_text(error: BaseException) -> str:
@@ -46,27 +41,23 @@ def traceback_text(error: BaseException, limit: int) -> str:
     return text[-limit:]
 
 
-def _mode(path: str) -> int:
+def exists(path: str) -> int:
+    """The mode of the file or folder at `path`; 0 if there is none."""
     try:
         return os.stat(path)[0]
     except OSError:
         return 0
 
 
-def exists(path: str) -> bool:
-    """True if a file or folder is at `path`."""
-    return _mode(path) > 0
-
-
 def is_dir(path: str) -> bool:
     """True if `path` is a folder."""
-    return _mode(path) & 0x4000 > 0
+    return exists(path) & 0x4000 > 0
 
 
 def make_dirs(path: str) -> None:
     """Create a folder and its parents; existing ones are fine."""
     if path and not exists(path):
-        make_dirs(path[: max(path.rfind("/"), 0)])
+        make_dirs(path.rpartition("/")[0])
         os.mkdir(path)
 
 
@@ -119,4 +110,4 @@ def write_atomic(path: str, data: "bytes | bytearray | memoryview", private: boo
         f.write(data)
         sync_file(f)
     os.rename(temporary, path)
-    sync_dir(path[: max(path.rfind("/"), 0)])
+    sync_dir(path.rpartition("/")[0])

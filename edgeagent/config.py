@@ -21,12 +21,10 @@ Paths are relative to the folder of agent.json.
 
 import json
 
-from edgeagent import compat
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any, const, read_file
 from edgeagent.errors import ConfigError
 
-CONFIG_BYTES = const(8192)
-_TEXT_CHARS = const(512)
+_CONFIG_BYTES = const(8192)
 
 
 class Config:
@@ -53,7 +51,7 @@ class Config:
 def _texts(data: Any, folder: str, where: str, names: str) -> "dict[str, Any]":
     """The text members `names` of an object: `*` marks a required one, `/` a path. Absent ones are None."""
     if not isinstance(data, dict):
-        raise ConfigError(where[:-2], "must be a JSON object")
+        raise ConfigError(where[:-2], "must be an object")
     found = {}
     for word in names.split():
         name = word.strip("*/")
@@ -61,8 +59,8 @@ def _texts(data: Any, folder: str, where: str, names: str) -> "dict[str, Any]":
         if value is None:
             if word[0] == "*":
                 raise ConfigError(where + name, "is missing")
-        elif not isinstance(value, str) or not 0 < len(value) <= _TEXT_CHARS:
-            raise ConfigError(where + name, "must be text of 1 to %d characters" % _TEXT_CHARS)
+        elif not isinstance(value, str) or not 0 < len(value) <= 512:
+            raise ConfigError(where + name, "must be text of 1 to 512 characters")
         elif word[-1] == "/" and folder and value[0] != "/":
             value = folder + "/" + value
         found[name] = value
@@ -83,8 +81,8 @@ def _table(data: Any, where: str, name: str, kinds: Any, problem: str) -> "dict[
 def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
     """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
     source += ": "
-    names = "*endpoint server_hostname *ca/ state_dir/ slots_dir/ application trust/ thing_name certificate/ key/ log_level"
-    found = _texts(data, folder, source, names)
+    names = "*endpoint server_hostname application thing_name log_level "
+    found = _texts(data, folder, source, names + "*ca/ state_dir/ slots_dir/ trust/ certificate/ key/")
     found["server_hostname"] = found["server_hostname"] or found["endpoint"]
     found["application"] = found["application"] or "app"
     levels = ("debug", "info", "warning", "error")
@@ -103,7 +101,7 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
         found[name] = value
     # bool is named because it is no int on MicroPython
     kinds = (str, int, float, bool)
-    found["attributes"] = _table(data, source, "attributes", kinds, "must be text, a number, true or false")
+    found["attributes"] = _table(data, source, "attributes", kinds, "must be text, number or bool")
     claim = data.get("claim")
     if claim is not None:
         source += "claim: "
@@ -124,11 +122,11 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
 
 def load(path: str) -> Config:
     """Read and validate a configuration file. Raises ConfigError with the file and member in its text."""
-    raw = compat.read_file(path, CONFIG_BYTES)
+    raw = read_file(path, _CONFIG_BYTES)
     if raw is None:
-        raise ConfigError(path, "is missing or larger than %d bytes" % CONFIG_BYTES)
+        raise ConfigError(path, "is missing or larger than %d bytes" % _CONFIG_BYTES)
     try:
         data = json.loads(raw)
     except ValueError:
         raise ConfigError(path, "is not valid JSON") from None
-    return parse(data, path[: max(path.rfind("/"), 0)], path)
+    return parse(data, path.rpartition("/")[0], path)

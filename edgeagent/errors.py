@@ -9,13 +9,15 @@ from edgeagent.compat import Any
 class AgentError(Exception):
     """Base of everything the agent raises on purpose. `str(e)` is one line an operator can act on."""
 
+    def __init__(self, code: str, problem: "str | None" = None, body: "dict[str, Any] | None" = None) -> None:
+        """code: the text, or its first part, by which causes are told apart. body: of a refusal."""
+        super().__init__("%s: %s" % (code, problem) if problem else code)
+        self.code = code
+        self.body = body or {}
+
 
 class ConfigError(AgentError):
-    """A configuration, identity or trust file is wrong. `field` names the member, with its file."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(field + ": " + problem)
-        self.field = field
+    """(member, problem): a configuration, identity or trust file is wrong. `code` names the member, with its file."""
 
 
 class TransportError(AgentError):
@@ -27,22 +29,16 @@ class ProtocolError(AgentError):
 
 
 class Refused(AgentError):
-    """The service answered a request with an error. `code` is the service's own code (aws-iot-protocol.md, C)."""
-
-    def __init__(self, code: str, message: "str | None", body: "dict[str, Any] | None" = None) -> None:
-        super().__init__("%s: %s" % (code, message))
-        self.code = code
-        self.body = body or {}
+    """(code, message, body): the service answered a request with an error. Codes: aws-iot-protocol.md, C."""
 
 
 class JobFailed(AgentError):
-    """A job that was started and did not succeed: reported FAILED with this reason."""
+    """A job that was started and did not succeed: reported FAILED with this reason, and `body` as its details."""
 
     status = "FAILED"
 
     def __init__(self, reason: str, details: "dict[str, Any] | None" = None) -> None:
-        super().__init__(reason)
-        self.details = details
+        super().__init__(reason, None, details)
 
 
 class JobRejected(JobFailed):
@@ -52,8 +48,6 @@ class JobRejected(JobFailed):
 
 
 class UpdateError(JobFailed):
-    """An update was refused or went wrong. `code` is one word of docs/ota.md's table, first in the reason."""
+    """(code, problem): an update was refused or went wrong. `code` is one word of docs/ota.md's table."""
 
-    def __init__(self, code: str, problem: str) -> None:
-        super().__init__(code + ": " + problem)
-        self.code = code
+    __init__ = AgentError.__init__

@@ -39,13 +39,11 @@ def write(level: int, name: str, area: str, message: str, args: "tuple[Any, ...]
                 _sink(part)
 
 
-def info(area: str, message: str, *args: object) -> None:
-    write(20, "INFO", area, message, args)
+def _at(level: int, name: str) -> "Any":
+    return lambda area, message, *args: write(level, name, area, message, args)
 
 
-def warning(area: str, message: str, *args: object) -> None:
-    write(30, "WARNING", area, message, args)
-
-
-def error(area: str, message: str, *args: object) -> None:
-    write(40, "ERROR", area, message, args)
+# Functions of (area, message, *args).
+info = _at(20, "INFO")
+warning = _at(30, "WARNING")
+error = _at(40, "ERROR")

@@ -1,11 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What files and tracebacks need on CPython only; see compat.py. Boards never load it."""
+"""The CPython half of compat.py and clock.py. Boards never load it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 import traceback
+from typing import Any
+
+
+def const(value: Any) -> Any:
+    """Compile-time constant on MicroPython, identity here."""
+    return value
+
+
+def ticks_ms() -> int:
+    """A monotonic reading."""
+    return time.monotonic_ns() // 1000000
+
+
+def ticks_diff(end: int, start: int) -> int:
+    """Milliseconds between two readings."""
+    return end - start
 
 
 def traceback_text(error: BaseException) -> str:

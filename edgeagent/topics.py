@@ -16,44 +16,46 @@ UPLOAD_RULE = "edgeagent_upload"
 
 def jobs(thing: str, rest: str) -> str:
     """`rest`: `get`, `start-next`, `notify`, `notify-next`, `{jobId}/get`, `{jobId}/update`."""
-    return "%s%s/jobs/%s" % (THINGS, thing, rest)
+    return THINGS + thing + "/jobs/" + rest
 
 
-def shadow(thing: str, operation: str, name: "str | None" = None) -> str:
-    """`operation`: `get`, `update`, `delete` (+ `/accepted` …), `update/delta`, `update/documents`."""
-    if name is None:
-        return "%s%s/shadow/%s" % (THINGS, thing, operation)
-    return "%s%s/shadow/name/%s/%s" % (THINGS, thing, name, operation)
+def shadow(thing: str, rest: str, name: "str | None" = None) -> str:
+    """`rest`: `get`, `update`, `delete` (+ `/accepted` …), `update/delta`, `update/documents`."""
+    return THINGS + thing + ("/shadow/name/%s/" % name if name else "/shadow/") + rest
 
 
-def provision(template: str) -> str:
-    return "$aws/provisioning-templates/%s/provision/json" % template
+def provision(name: str) -> str:
+    """`name`: of the provisioning template."""
+    return "$aws/provisioning-templates/%s/provision/json" % name
 
 
-def stream(thing: str, stream_id: str, verb: str) -> str:
-    """`verb`: `describe/json`, `description/json`, `get/json`, `data/json`, `rejected/json`."""
-    return "%s%s/streams/%s/%s" % (THINGS, thing, stream_id, verb)
+def stream(thing: str, name: str, rest: str) -> str:
+    """`rest`: `describe/json`, `description/json`, `get/json`, `data/json`, `rejected/json`."""
+    return THINGS + thing + "/streams/" + name + "/" + rest
 
 
-def upload(thing: str, bundle: str, part: int, parts: int) -> str:
+def upload(thing: str, name: str, part: int, parts: int) -> str:
     """One part of an upload, by Basic Ingest. Payload: the raw bytes of the part; `part` counts from 0."""
-    return "$aws/rules/%s/%s/%s/%d/%d" % (UPLOAD_RULE, thing, bundle, part, parts)
+    return "$aws/rules/%s/%s/%s/%d/%d" % (UPLOAD_RULE, thing, name, part, parts)
 
 
-def matches(topic_filter: str, topic: str) -> bool:
-    """MQTT topic matching with AWS's rule that `a/#` does not match `a` and wildcards do not reach `$` topics.
+def matches(name: str, topic: str) -> bool:
+    """Does the topic filter `name` match: with AWS's rule that `a/#` does not match `a` and none that has no `$` first
+    reaches topics that have.
 
     Source: aws-iot-protocol.md section 2.4; MQTT 3.1.1 section 4.7.
     """
-    if topic_filter == topic:
-        return True
-    if topic[:1] == "$" and topic_filter[:1] in ("+", "#"):
+    if topic[:1] == "$" != name[:1]:
         return False
-    filters = topic_filter.split("/")
     levels = topic.split("/")
-    for n, part in enumerate(filters):
-        if part == "#":
-            return len(levels) > n
-        if n >= len(levels) or (part != "+" and part != levels[n]):
+    parts = name.split("/")
+    if parts[-1] == "#" and len(levels) >= len(parts):
+        parts.pop()
+        levels = levels[: len(parts)]
+    if len(parts) != len(levels):
+        return False
+    for part in parts:
+        level = levels.pop(0)
+        if part != "+" and part != level:
             return False
-    return len(filters) == len(levels)
+    return True

@@ -6,12 +6,12 @@ SUCCEEDED with {changed}; FAILED naming the member, with the file as it was, if 
 
 import json
 
-from edgeagent import compat
 from edgeagent.attributes import Attributes
-from edgeagent.compat import Any
-from edgeagent.config import CONFIG_BYTES, parse
+from edgeagent.compat import Any, const, read_file, write_atomic
+from edgeagent.config import parse
 from edgeagent.errors import JobFailed
 
+_CONFIG_BYTES = const(8192)
 RESUME = True  # the same change again is no change
 
 ALLOWED = ("attributes", "confirm_within", "keepalive", "log_level")
@@ -28,7 +28,7 @@ async def run(job: "Any") -> "dict[str, Any]":
     path = agent.config_path
     if not isinstance(change, dict) or not change:
         raise JobFailed("config must be an object with members")
-    data = json.loads(compat.read_file(path, CONFIG_BYTES) or b"")
+    data = json.loads(read_file(path, _CONFIG_BYTES) or b"")
     for name in change:
         value = change[name]
         if name not in ALLOWED:
@@ -38,10 +38,10 @@ async def run(job: "Any") -> "dict[str, Any]":
             value.update(change[name])
         data[name] = value
     text = json.dumps(data).encode()
-    if len(text) > CONFIG_BYTES:
-        raise JobFailed("config would be larger than %d bytes" % CONFIG_BYTES)
-    config = parse(data, path[: max(path.rfind("/"), 0)], "config")
+    if len(text) > _CONFIG_BYTES:
+        raise JobFailed("config would be larger than %d bytes" % _CONFIG_BYTES)
+    config = parse(data, path.rpartition("/")[0], "config")
     Attributes().set(**config.attributes)  # raises what agent.configure would
-    compat.write_atomic(path, text)
+    write_atomic(path, text)
     agent.configure(config)
     return {"changed": ", ".join(sorted(change))}

@@ -46,15 +46,14 @@ async def run(job: "Any") -> "dict[str, Any]":
     ]
     for line in log.recent:
         sections.append(("log", line))
-    size = count = number = 0
+    size = count = 0
     digest = hashlib.sha256()
     for part in _parts(sections):
         size += len(part)
         count += 1
         digest.update(part)
-    for part in _parts(sections):
+    for number, part in enumerate(_parts(sections)):
         topic = topics.upload(agent.thing_name, job.id, number, count)
-        number += 1
         tries = _TRIES
         while tries:
             try:

@@ -11,7 +11,7 @@ from edgeagent.compat import const
 from edgeagent.errors import JobRejected
 from edgeagent.jobs.protocol import is_name
 
-DOCUMENT_BYTES = const(8192)  # such a document already needs 21 KB of heap as objects
+_DOCUMENT_BYTES = const(8192)  # such a document already needs 21 KB of heap as objects
 
 
 def size(value: object) -> int:
@@ -32,8 +32,8 @@ def parse(document: object) -> str:
     document: None if it was too large to be received.
     """
     try:
-        if not isinstance(document, dict) or size(document) > DOCUMENT_BYTES:
-            raise JobRejected("job document is no object of at most %d bytes" % DOCUMENT_BYTES)
+        if not isinstance(document, dict) or size(document) > _DOCUMENT_BYTES:
+            raise JobRejected("job document is no object of at most %d bytes" % _DOCUMENT_BYTES)
     except RuntimeError:  # recursion is short on boards
         raise JobRejected("job document is nested too deeply") from None
     operation = document.get("operation")

@@ -13,11 +13,11 @@ import binascii
 import json
 import os
 
-from edgeagent import compat, log
-from edgeagent.compat import Any, const
+from edgeagent import log
+from edgeagent.compat import Any, const, exc_text, make_dirs, read_file, write_atomic
 from edgeagent.errors import JobFailed
 
-JOURNAL_BYTES = const(8192)  # what a handler may keep
+_JOURNAL_BYTES = const(8192)  # what a handler may keep
 _READ_BYTES = const(131072)  # ten details of 1024 characters, each escaped, fit twice
 
 
@@ -29,7 +29,7 @@ class Journal:
 
     def read(self) -> "dict[str, Any] | None":
         """The record, or None. A damaged file counts as absent, and is logged: the service still knows the job."""
-        raw = compat.read_file(self._path, _READ_BYTES)
+        raw = read_file(self._path, _READ_BYTES)
         if raw is not None:
             head, _, body = raw.partition(b"\n")
             if head == b"%d" % binascii.crc32(body):
@@ -37,19 +37,20 @@ class Journal:
             log.error("jobs", "damaged journal ignored")
         return None
 
-    def write(self, record: "dict[str, Any]", limit: int = _READ_BYTES) -> None:
+    def write(self, record: "dict[str, Any]") -> None:
         """Replace the record; durable when this returns.
 
-        Raises JobFailed if it is over `limit` bytes or cannot be stored; the old record is then intact.
+        Raises JobFailed if it cannot be stored, or is over _JOURNAL_BYTES while a handler is at work (an outcome is
+        bounded by what the service takes); the old record is then intact.
         """
         body = json.dumps(record).encode()
-        if len(body) > limit:
-            raise JobFailed("checkpoint is larger than %d bytes" % limit)
+        if len(body) > _JOURNAL_BYTES and record["status"] == "IN_PROGRESS":
+            raise JobFailed("checkpoint is larger than %d bytes" % _JOURNAL_BYTES)
         try:
-            compat.make_dirs(self._path[: self._path.rfind("/")])
-            compat.write_atomic(self._path, b"%d\n" % binascii.crc32(body) + body)
+            make_dirs(self._path[: self._path.rfind("/")])
+            write_atomic(self._path, b"%d\n" % binascii.crc32(body) + body)
         except OSError as error:
-            raise JobFailed("journal: " + compat.exc_text(error)) from None
+            raise JobFailed("journal: " + exc_text(error)) from None
 
     def clear(self) -> None:
         """Forget the record. If that fails it is reported once more after a reset, and refused as already over."""

@@ -18,8 +18,7 @@ import asyncio
 from edgeagent.compat import Any, exc_text
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.registry import unload
-from edgeagent.limits import LIMITS
-from edgeagent.ota import MAX_PAYLOAD, trial
+from edgeagent.ota import trial
 
 RESUME = True
 
@@ -54,32 +53,33 @@ async def _install(job: "Any", root: str, own: str) -> None:
     stream = job.document.get("stream")
     if type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream:
         raise JobRejected("stream: must be the id of a stream")
-    sizes = []
-    for member, most in (
-        ("envelope", LIMITS.MANIFEST_BYTES),
-        ("blocks", MAX_PAYLOAD // LIMITS.BLOCK * 32),
-        ("payload", MAX_PAYLOAD),
-    ):
+    sizes: "list[int]" = []
+    for member in ("envelope", "blocks", "payload"):
         try:
             size = job.document["artifact"][member]
         except (LookupError, TypeError):
             size = 0
-        if type(size) is not int or not 0 < size <= most:
-            raise JobRejected("artifact.%s: must be 1 to %d" % (member, most))
+        # The envelope is 4096 bytes at most; the manifest in it says what the others have to be.
+        if type(size) is not int or size < 1 or (size > 4096 and not sizes):
+            raise JobRejected("artifact.%s: must be a number of bytes" % member)
         sizes.append(size)
 
-    from edgeagent.ota.transfer import Fetcher
-
     agent = job.agent
-    fetcher = Fetcher(agent, stream)
     try:
-        raw = await _whole(fetcher, 0, sizes[0])
+        raw = bytearray()
+
+        def keep(number: int, data: bytes) -> None:
+            raw.extend(data)
+
+        await _fetch(job, stream, 0, sizes[0], keep)
+        unload(["edgeagent.ota.transfer"])
         from edgeagent.ota import verify
 
         trust = verify.load_trust(agent.config.trust)
         manifest, artifact = await verify.open_envelope(raw, trust)
         verify.check(manifest, agent.port.facts(), agent.version, max(trust.floor, trial.status(root)["floor"]))
-        del raw, trust, verify
+        del trust, verify
+        raw = bytearray()
         unload(["edgeagent.ota.verify", "edgeagent.ota.ecdsa", "edgeagent.ota.manifest"])
         if sizes[1:] != [32 * manifest.blocks, manifest.size]:
             raise UpdateError("size", "not the artifact's")
@@ -87,30 +87,25 @@ async def _install(job: "Any", root: str, own: str) -> None:
         from edgeagent.ota.writer import Writer
 
         slots = Slots(root)
-        writer = Writer(slots.prepare(artifact), manifest, await _whole(fetcher, 1, sizes[1]))
-        reported = 0
+        folder = slots.prepare(artifact)
+        await _fetch(job, stream, 1, sizes[1], keep)
+        writer = Writer(folder, manifest, raw)
 
-        async def tick(done: int, total: int) -> None:
-            nonlocal reported
-            percent = done * 100 // total
-            if percent >= reported + 10:
-                reported = percent
-                await job.progress(percent, step="download", version=manifest.version)
+        def tick(percent: int) -> Any:
+            return job.progress(percent, step="download", version=manifest.version)
 
         try:
             first = await writer.resume()
-            missing = manifest.size - first * LIMITS.BLOCK
+            missing = manifest.size - first * 4096
             if missing > slots.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - slots.free()))
-            await fetcher.fetch(2, manifest.size, writer.block, first, tick)
+            await _fetch(job, stream, 2, manifest.size, writer.block, first, tick)
             await writer.finish()
         finally:
             writer.close()
         slots.complete(artifact, manifest.version, manifest.security_version)
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
-    finally:
-        await fetcher.close()
     await job.progress(100, step="restart", version=manifest.version)
     slots.activate(manifest.version, own, agent.config.confirm_within, agent.version)
     try:
@@ -121,15 +116,17 @@ async def _install(job: "Any", root: str, own: str) -> None:
         raise
 
 
-async def _whole(fetcher: "Any", file: int, size: int) -> bytearray:
-    """A small file of the stream, in memory."""
-    content = bytearray(size)
+async def _fetch(
+    job: "Any", stream: str, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None
+) -> None:
+    """As Fetcher.fetch, for one file of the stream; nothing of the transfer is left in use afterwards."""
+    from edgeagent.ota.transfer import Fetcher
 
-    def keep(number: int, data: bytes) -> None:
-        content[number * LIMITS.BLOCK : number * LIMITS.BLOCK + len(data)] = data
-
-    await fetcher.fetch(file, size, keep)
-    return content
+    fetcher = Fetcher(job.agent, stream)
+    try:
+        await fetcher.fetch(file, size, sink, first, tick)
+    finally:
+        await fetcher.close()
 
 
 async def _prove(job: "Any", root: str, status: "dict[str, Any]") -> None:

@@ -11,7 +11,7 @@ from edgeagent.compat import MICROPYTHON, Any
 from edgeagent.errors import ConfigError
 from edgeagent.jobs.protocol import is_name
 
-BUILT_IN = ("config", "diagnostics", "ota", "reboot")
+_BUILT_IN = ("config", "diagnostics", "ota", "reboot")
 
 
 class Handlers:
@@ -19,6 +19,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self._known: "dict[str, Any]" = {}
+        self.resident = list(sys.modules)  # what is loaded from now on is loaded on demand
 
     def register(self, operation: str, function: "Any", resume: bool = False) -> None:
         """function: coroutine function of a JobContext. resume: call it again, with `job.resumed`, after a reset.
@@ -31,27 +32,23 @@ class Handlers:
 
     def get(self, operation: str) -> "tuple[Any, bool] | None":
         """(function, resume) of an operation, or None if this device does not know it."""
-        if operation in BUILT_IN and operation not in self._known:
-            name = "edgeagent.jobs." + operation
-            __import__(name)
-            module = sys.modules[name]
+        if operation in _BUILT_IN and operation not in self._known:
+            operation = "edgeagent.jobs." + operation
+            __import__(operation)
+            module = sys.modules[operation]
             return module.run, module.RESUME
         return self._known.get(operation)
 
 
-def unload(names: "list[str] | None" = None) -> None:
+def unload(names: "Any", resident: "Any" = ()) -> None:
     """On boards, forget modules that have done their work. Elsewhere RAM is not worth a second import.
 
-    names: default those that a built-in handler may have brought in, and itself.
+    names: of modules. resident: if given, all of ours that are not in it go as well.
     """
     if MICROPYTHON:
         for name in list(sys.modules):
-            cut = name.rfind(".")
-            if (
-                name in names
-                if names
-                else name.startswith(("edgeagent.ota.", "edgeagent.config")) or name[15:] in BUILT_IN
-            ):
+            if name in names or (resident and name not in resident and name.startswith("edgeagent.")):
+                parent, child = name.rsplit(".", 1)
                 del sys.modules[name]
-                delattr(sys.modules[name[:cut]], name[cut + 1 :])
+                delattr(sys.modules[parent], child)
         gc.collect()

@@ -22,14 +22,78 @@ without ours being over (aws-iot-protocol.md 3.11, J3 in the worked sequence).
 
 import asyncio
 
-from edgeagent import compat, log, topics
-from edgeagent.compat import Any
-from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused
+from edgeagent import clock, log, topics
+from edgeagent.compat import Any, const, exc_text, traceback_text
+from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
 from edgeagent.jobs import protocol
-from edgeagent.jobs.context import JobContext
-from edgeagent.jobs.journal import JOURNAL_BYTES, Journal
+from edgeagent.jobs.journal import Journal
 from edgeagent.jobs.registry import unload
 from edgeagent.mqtt.backoff import Backoff
+
+_PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
+
+
+class JobContext:
+    """One execution in the hands of its handler.
+
+    id, execution: job id and execution number. operation, document: what is asked for. resumed: True if this is the
+    continuation after a reset. data: what `checkpoint` has stored. agent: the Agent. revoked: True once the service
+    has ended the execution; nothing is reported any more.
+    """
+
+    id: str
+    execution: int
+    document: "Any"
+    operation = ""
+    resumed: bool
+    data: "dict[str, Any]"
+    revoked = False
+    agent: "Any"
+    runner: "Any"
+    task: "Any" = None  # runs the handler; None when it has ended
+    outcome: "Any"  # (status, reason, details)
+
+    async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:
+        """Report IN_PROGRESS with `details` as statusDetails (they replace the earlier ones).
+
+        True: the service has accepted it. False: it could not be told within 30 s, which is no reason to stop working.
+        If the service has ended the job: `revoked` becomes true and asyncio.CancelledError is raised.
+        """
+        details["percent"] = percent
+        start = clock.ticks()
+        while clock.elapsed_ms(start) < _PROGRESS_MS:
+            try:
+                await asyncio.wait_for(self.agent.connected.wait(), 15)
+                await self.runner.update(self.id, "IN_PROGRESS", details, self.execution)
+                return True
+            except Refused as error:
+                if error.code in protocol.OVER:
+                    self.revoked = True
+                    raise asyncio.CancelledError from None
+                if error.code not in protocol.PASSING:
+                    log.warning("jobs", "progress: %s", error)
+                    break
+            except (asyncio.TimeoutError, TransportError):
+                pass
+            await asyncio.sleep(self.runner.backoff.next())
+        return False
+
+    def checkpoint(self, **data: "Any") -> None:
+        """Merge JSON values into `data` and make them durable before returning. Raises JobFailed if it cannot."""
+        merged = dict(self.data)
+        merged.update(data)
+        self.runner.keep(self, "IN_PROGRESS", merged)
+        self.data = merged
+
+    def reset(self, reason: str) -> None:
+        """Restart the device now. Does not return; a handler registered with resume=True is called again afterwards.
+
+        Raises JobFailed if the port did not restart the device.
+        """
+        # The record has been in the journal since before the handler began.
+        log.info("jobs", "%s: restart: %s", self.id, reason)
+        self.agent.port.reset()
+        raise JobFailed("the device did not restart")
 
 
 class Runner:
@@ -39,24 +103,19 @@ class Runner:
         """agent: has port, handlers, client, requests, thing_name and connected (asyncio.Event)."""
         self.agent = agent
         self.backoff = Backoff()
+        self._topic = topics.jobs(agent.thing_name, "")
         self._journal = Journal(agent.port.state_dir + "/job.json")
         self._record = self._journal.read()
         self._job: "JobContext | None" = None
         self._wake = asyncio.Event()
-        agent.client.on(topics.jobs(agent.thing_name, "notify-next"), self._notified)
+        agent.client.on(self._topic + "notify-next", self._notified)
         agent.client.oversized.append(self._notified)
-
-    def call(self, rest: str, body: "dict[str, Any]") -> "Any":
-        """A request on `$aws/things/{thing}/jobs/{rest}`, to be awaited."""
-        return self.agent.requests.call(topics.jobs(self.agent.thing_name, rest), body)
 
     async def attach(self) -> None:
         """Subscribe in a new session and look for work. Raises TransportError, Refused."""
         # `+/get/+` covers `$next/get` as well; the notification comes last: replies must not be missed.
-        topic = topics.jobs(self.agent.thing_name, "")
-        await self.agent.requests.subscribe(
-            [topic + "start-next/+", topic + "+/get/+", topic + "+/update/+", topic + "notify-next"]
-        )
+        rests = ("start-next/+", "+/get/+", "+/update/+", "notify-next")
+        await self.agent.requests.subscribe([self._topic + rest for rest in rests])
         self._wake.set()
 
     def _notified(self, *_: "Any") -> None:
@@ -91,42 +150,52 @@ class Runner:
             if not job.task:
                 self._settle(job)  # there was no memory for it
                 return False
-            if not await self._ask(job.id, job.execution, False) and job.task:
+            body = {"executionNumber": job.execution, "includeJobDocument": False}
+            if not await self._ask(job.id + "/get", body) and job.task:
                 job.revoked = True
                 job.task.cancel()
             return True
         if not record:
-            execution = await self._ask()
+            found = await self._ask("start-next", {})
         elif record["status"] == "IN_PROGRESS":
-            execution = await self._ask(record["jobId"], record["executionNumber"])
+            found = await self._ask(record["jobId"] + "/get", {"executionNumber": record["executionNumber"]})
         else:
-            await self._report(record)
-            return False
-        if execution:
-            self._job = job = JobContext(self, execution, record)
+            return await self._report(record)
+        if found:
+            self._job = job = JobContext()
+            job.agent = self.agent
+            job.runner = self
+            job.id = found["jobId"]
+            job.execution = found["executionNumber"]
+            job.document = found.get("jobDocument")
+            job.resumed = record is not None
+            job.data = record["data"] if record else {}
             job.task = asyncio.create_task(self._execute(job))
         elif record:
-            self._forget("is over")
-            return False
+            return self._forget("is over")
         return True
 
-    async def _ask(self, job_id: str = "", number: int = 0, document: bool = True) -> "dict[str, Any] | None":
-        """The execution `number` of a job, by default the next one, while it is ours to work on, else None."""
-        rest = "start-next"
-        body: "dict[str, Any]" = {}
-        if job_id:
-            rest = job_id + "/get"
-            body = {"executionNumber": number, "includeJobDocument": document}
+    async def _ask(self, rest: str, body: "dict[str, Any]") -> "dict[str, Any] | None":
+        """The execution that an answer tells of, while it is ours to work on, else None.
+
+        body: empty for start-next, which answers even when there is nothing.
+        """
+        call = self.agent.requests.call
         try:
-            reply = await self.call(rest, body)
+            reply = await call(self._topic + rest, body)
         except Refused as error:
-            if job_id and error.code in protocol.OVER:
+            if body and error.code in protocol.OVER:
                 return None
             if error.code != "ReplyTooLarge":
                 raise
             # Started all the same. Without its document it will be rejected as too large.
-            reply = await self.call("$next/get", {"includeJobDocument": False})
+            reply = await call(self._topic + "$next/get", {"includeJobDocument": False})
         return protocol.execution(reply)
+
+    def update(self, job: str, status: str, details: "Any", number: int) -> "Any":
+        """The request that reports a status, to be awaited."""
+        body = protocol.update(status, details, number)
+        return self.agent.requests.call(self._topic + job + "/update", body)
 
     # --- the handler
 
@@ -146,22 +215,24 @@ class Runner:
                     raise JobRejected("unknown operation " + job.operation)
                 log.info("jobs", "%s: %s", job.id, job.operation)
                 if not job.resumed:
-                    self.keep(job, {})
+                    self.keep(job, "IN_PROGRESS", {})
                 elif not found[1]:
                     port = self.agent.port
-                    reset = self._record["bootId"] != port.boot_id()  # type: ignore[index]
-                    raise JobFailed("interrupted by " + ("a reset (%s)" % port.reset_cause() if reset else "an error"))
+                    why = "an error"
+                    if self._record["bootId"] != port.boot_id():  # type: ignore[index]
+                        why = "a reset (%s)" % port.reset_cause()
+                    raise JobFailed("interrupted by " + why)
                 details = await found[0](job)
                 if not isinstance(details or {}, dict):
                     raise JobFailed("the handler's result is not a dict")
                 job.outcome = "SUCCEEDED", "", details
             except JobFailed as error:
-                job.outcome = error.status, str(error), error.details
+                job.outcome = error.status, str(error), error.body
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
             except Exception as error:  # the application's; it must end its job, not the agent
-                job.outcome = "FAILED", compat.exc_text(error), None
-                log.error("jobs", "%s", compat.traceback_text(error, 400))
+                job.outcome = "FAILED", exc_text(error), None
+                log.error("jobs", "%s", traceback_text(error, 400))
         except Exception:  # noqa: S110 - no memory; once the handler's modules are gone there will be
             pass
         found = job.task = None
@@ -169,24 +240,26 @@ class Runner:
         if self._job is job:  # else the runner has ended, and the journal says what was going on
             self._settle(job)
 
-    def keep(self, job: JobContext, data: "dict[str, Any]") -> None:
-        """Make it durable that the handler of `job` is at work, and its `data`. Raises JobFailed."""
-        record = {
+    def keep(self, job: JobContext, status: str, data: "dict[str, Any]") -> None:
+        """Make durable how far `job` is: at work, with the data of its handler, or ended, with the details to report.
+
+        Raises JobFailed.
+        """
+        self._record = {
             "jobId": job.id,
             "executionNumber": job.execution,
             "operation": job.operation,
             "bootId": self.agent.port.boot_id(),
-            "status": "IN_PROGRESS",
+            "status": status,
             "data": data,
         }
-        self._journal.write(record, JOURNAL_BYTES)
-        self._record = record
+        self._journal.write(self._record)
 
     # --- the end of an execution
 
     def _settle(self, job: JobContext) -> None:
         """Keep the outcome of an ended handler; at once, since the link may be down for long."""
-        unload()
+        unload((), self.agent.handlers.resident)
         if job.revoked:
             self._forget("ended by the service")
         else:
@@ -194,40 +267,35 @@ class Runner:
             details = dict(details or {})
             details["reason"] = reason
             log.info("jobs", "%s: %s %s", job.id, status, reason)
-            self._record = {
-                "jobId": job.id,
-                "executionNumber": job.execution,
-                "operation": job.operation,
-                "status": status,
-                "details": protocol.clean_details(details),
-            }
             try:
-                self._journal.write(self._record)
+                self.keep(job, status, protocol.clean_details(details))
             except JobFailed as error:  # only a reset before the report would lose it
                 log.error("jobs", "%s", error)
         self._job = None
 
-    async def _report(self, record: "dict[str, Any]") -> None:
-        """Send the terminal status. Raises AgentError if it is worth another try later."""
-        details = record["details"]
+    async def _report(self, record: "dict[str, Any]") -> bool:
+        """Send the terminal status; False. Raises AgentError if it is worth another try later."""
+        details = record["data"]
         status = record["status"]
         try:
-            await self.call(record["jobId"] + "/update", protocol.update(status, details, record["executionNumber"]))
+            await self.update(record["jobId"], status, details, record["executionNumber"])
         except Refused as error:
             over = error.code in protocol.OVER
             if not over and (not details or error.code in protocol.PASSING):
                 raise
             log.error("jobs", "report: %s", error)
             if not over:
-                record["details"] = None  # the status matters more
-                return
+                record["data"] = None  # the status matters more
+                return False
             held = error.body.get("executionState")
             if status == "REJECTED" and held and held.get("status") == "IN_PROGRESS":
                 record["status"] = "FAILED"  # a service that takes REJECTED only before the start (3.7)
-                return
-        self._forget("done")
+                return False
+        return self._forget("reported")
 
-    def _forget(self, why: str) -> None:
+    def _forget(self, why: str) -> bool:
+        """Nothing is left to be done for the execution; False."""
         log.info("jobs", why)
         self._record = None
         self._journal.clear()
+        return False

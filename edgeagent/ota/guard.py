@@ -8,7 +8,7 @@ cancelled meanwhile.
 
 import asyncio
 
-from edgeagent import clock, log
+from edgeagent import clock
 from edgeagent.compat import Any
 from edgeagent.ota import trial
 
@@ -30,7 +30,6 @@ async def watch(agent: "Any") -> None:
         await asyncio.sleep(1)
     link = "connected" if agent.client and agent.client.connected else "no connection"
     reason = "not confirmed within %d s, %s: %s" % (status["deadline_s"], link, (await agent.healthy())[1])
-    log.error("ota", reason)
     # It may have been confirmed while the health checks ran; then there is nothing to undo.
     if trial.failed(root, reason):
         agent.port.reset()

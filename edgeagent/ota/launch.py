@@ -31,9 +31,8 @@ def run(root: str, application: str, bare: Any, cause: str = "") -> str:
         else:
             sys.path.insert(0, slot)
             __import__(application)
-            main = getattr(sys.modules[application], "main", None)
-            if main:
-                main()
+            if hasattr(sys.modules[application], "main"):
+                sys.modules[application].main()
     except SystemExit:
         raise
     except BaseException as error:
@@ -42,6 +41,8 @@ def run(root: str, application: str, bare: Any, cause: str = "") -> str:
         # One that ran for ten minutes before it crashed starts a new row of crashes.
         stable = clock.elapsed_ms(start) >= 600000
         reserve = None  # noqa: F841  from here on there is memory again
+        if MICROPYTHON and application in sys.modules:
+            sys.modules[application].__dict__.clear()  # a stale reference to it would keep all that filled the heap
         _unload(before)
         return str(_safety().escaped(root, error, stable))
     return ""

@@ -10,14 +10,15 @@ strictly here; a signature covers the exact bytes, never a re-encoding.
 import binascii
 import json
 
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
-from edgeagent.limits import LIMITS
 from edgeagent.ota import MAX_PAYLOAD
 
 MAGIC = b"EAM1"
 ECDSA_P256 = 1  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
 MAX_FILES = 128
+_BLOCK = const(4096)  # LIMITS.BLOCK and, by chance, LIMITS.MANIFEST_BYTES; numbers are smaller than names here
+_ENVELOPE = const(4096)
 
 
 def parse_envelope(raw: "bytes | bytearray") -> "tuple[bytes, list[tuple[bytes, int, bytes]]]":
@@ -34,7 +35,7 @@ def parse_envelope(raw: "bytes | bytearray") -> "tuple[bytes, list[tuple[bytes, 
             at = end
     except IndexError:
         at = 0  # cut short
-    if raw[:4] != MAGIC or at != len(raw) or at > LIMITS.MANIFEST_BYTES or count > 8:
+    if raw[:4] != MAGIC or at != len(raw) or at > _ENVELOPE or count > 8:
         raise UpdateError("envelope", "not EAM1, incomplete or too large")
     return manifest, signatures
 
@@ -49,7 +50,8 @@ def take(holder: "Any", name: "str | int", kind: type, low: int, high: int) -> "
         if kind is bytes:
             value = binascii.unhexlify(value)
         # `type` and not isinstance: true and false are whole numbers to isinstance.
-        if type(value) is kind and low <= (value if kind is int else len(value)) <= high:
+        size: Any = value if kind is int else len(value)
+        if type(value) is kind and low <= size <= high:
             return value
     except (AttributeError, LookupError, TypeError, ValueError):
         pass
@@ -102,7 +104,7 @@ def parse_manifest(raw: bytes) -> Manifest:
         for entry in result.files:
             size -= entry[1]
         take({"size": size}, "size", int, 0, 0)
-        take(payload, "block", int, LIMITS.BLOCK, LIMITS.BLOCK)
+        take(payload, "block", int, _BLOCK, _BLOCK)
         result.sha256 = take(payload, "sha256", bytes, 32, 32)
         result.blocks_sha256 = take(payload, "blocks_sha256", bytes, 32, 32)
         # Anything else is refused: a rule that this agent does not know must not be ignored.
@@ -110,14 +112,14 @@ def parse_manifest(raw: bytes) -> Manifest:
             raise ValueError(name)
     except (ValueError, AttributeError) as error:
         raise UpdateError("manifest", str(error)) from None
-    result.blocks = (result.size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
+    result.blocks = (result.size + _BLOCK - 1) // _BLOCK
     return result
 
 
 def _files(entries: "list[Any]") -> "list[tuple[str, int, bytes, int | None]]":
     """Raises ValueError("files[n]")."""
     files: "list[tuple[str, int, bytes, int | None]]" = []
-    taken = {}  # path: True for a file, False for a folder
+    taken: "dict[str, bool]" = {}  # path: True for a file, False for a folder
     for entry in entries:
         path = ""
         try:

@@ -28,7 +28,7 @@ class Slots:
         document = self._idle()
         slot = trial.other(document["active"])
         path = root + "/" + slot
-        if trial.info(root, slot)["artifact"] != artifact:
+        if trial.info(root, slot).get("artifact") != artifact:
             make_dirs(root)
             if not document["n"]:
                 # From now on it is written down what runs: a slot that is filled must not run before its activation.
@@ -72,13 +72,13 @@ class Slots:
                 "active": slot,
                 "state": "trial",
                 "version": version,
-                "previous_version": previous or trial.info(root, active)["version"],
+                "previous_version": previous or trial.info(root, active).get("version"),
                 "job": job_id,
                 "reason": None,
                 "boots": 0,
                 "causes": [],
                 "deadline_s": deadline_s,
-                "security_version": known["security_version"],
+                "security_version": known.get("security_version", 0),
             }
         )
         trial.save(root, document)

@@ -11,10 +11,12 @@ import binascii
 import json
 import os
 
-from edgeagent import clock, log, topics
-from edgeagent.compat import Any
+from edgeagent import topics
+from edgeagent.compat import Any, const
 from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
 from edgeagent.limits import LIMITS
+
+_BLOCK = const(4096)  # LIMITS.BLOCK; a number is smaller here than a name
 
 
 class Fetcher:
@@ -39,11 +41,11 @@ class Fetcher:
         """Give blocks first, first+1, … of a file of `size` bytes to `sink(number, data)`, in order, each once.
 
         sink: a plain function, quick; `data` is valid until it returns; the OSError or UpdateError that it raises ends
-        the fetch and is raised here. tick: coroutine function of (blocks done, blocks in all), called after each
-        request.
+        the fetch and is raised here. tick: coroutine function of the percentage done, called when
+        it enters another ten.
         Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more.
         """
-        total = (size + LIMITS.BLOCK - 1) // LIMITS.BLOCK
+        total = (size + _BLOCK - 1) // _BLOCK
         self._file, self._size, self._next, self._sink = file, size, first, sink
         self._error = None
         failures = 0
@@ -51,8 +53,22 @@ class Fetcher:
             before = self._next
             problem = "no answer"
             try:
+                client = self._client
+                if not client:
+                    client = self._client = self._agent.client
+                    if not client:
+                        raise TransportError("not connected")
+                    filters = []
+                    for verb in ("data/json", "rejected/json"):
+                        self._tokens.append(client.on(self._topic + verb, self._message))
+                        filters.append((self._topic + verb, 0))
+                    await client.subscribe(filters)
                 # A request may return 32 blocks (128 KB), and GetStream is rate-limited.
-                await self._request(1 if failures else min(8, total - before))
+                self._left = 1 if failures else min(8, total - before)
+                self._event.clear()
+                body = {"c": self._token, "f": file, "l": _BLOCK, "o": before, "n": self._left}
+                await client.publish(self._topic + "get/json", json.dumps(body), 0)
+                await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
             except asyncio.TimeoutError:
                 self._detach()
             except TransportError as error:
@@ -64,38 +80,20 @@ class Fetcher:
                 raise self._error
             if self._next > before:
                 failures = 0
-                if tick:
-                    await tick(self._next, total)
+                if tick and before * 10 // total < self._next * 10 // total:
+                    await tick(self._next * 100 // total)
             else:
                 failures += 1
                 problem = "file %d block %d: %s" % (file, before, problem)
-                log.warning("ota", problem)
                 if failures > 6:
                     raise UpdateError("transfer", problem)
-                start = clock.ticks()
+                waited = 0
                 await asyncio.sleep(failures * self.POLL_S)
                 while not (self._agent.client and self._agent.client.connected):
-                    if clock.elapsed_ms(start) > self.OUTAGE_S * 1000:
+                    if waited > self.OUTAGE_S:
                         raise UpdateError("transfer", problem)
+                    waited += 1
                     await asyncio.sleep(self.POLL_S)
-
-    async def _request(self, count: int) -> None:
-        """Ask for `count` blocks and wait until so many messages came, an error, or LIMITS.REQUEST_S (TimeoutError)."""
-        client = self._client
-        if client is None:
-            client = self._client = self._agent.client
-            if client is None:
-                raise TransportError("not connected")
-            filters = []
-            for verb in ("data/json", "rejected/json"):
-                self._tokens.append(client.on(self._topic + verb, self._message))
-                filters.append((self._topic + verb, 0))
-            await client.subscribe(filters)
-        self._event.clear()
-        self._left = count
-        body = {"c": self._token, "f": self._file, "l": LIMITS.BLOCK, "o": self._next, "n": count}
-        await client.publish(self._topic + "get/json", json.dumps(body), 0)
-        await asyncio.wait_for(self._event.wait(), LIMITS.REQUEST_S)
 
     def _detach(self) -> None:
         while self._tokens:
@@ -113,54 +111,52 @@ class Fetcher:
                 pass
 
     def _message(self, topic: str, payload: Any) -> None:
-        if self._error is None:
-            try:
-                if topic.endswith("data/json"):
-                    self._take(payload)
-                else:
-                    self._rejected(json.loads(payload))
-            except (OSError, UpdateError) as error:
-                self._error = error
-            except (ValueError, TypeError, LookupError, AttributeError):
-                self._error = UpdateError("stream", "malformed message")
-        if self._error or self._left <= 0 or self._next * LIMITS.BLOCK >= self._size:
-            self._event.set()
-
-    def _take(self, payload: Any) -> None:
-        # The block does not go through JSON, and is decoded within the packet: 12 KB less at the peak.
-        name = payload.find(b'"p"')
-        start = payload.find(b'"', name + 3) + 1
-        end = payload.find(b'"', start)
-        if name < 0 or not start or end < 0:
-            raise ValueError
-        body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
-        if body.get("c", self._token) != self._token or body["f"] != self._file:
-            return  # late answer to an earlier request
-        self._left -= 1
-        number = body["i"]
-        if number != self._next or number * LIMITS.BLOCK >= self._size:
+        if self._error:
             return
-        view = memoryview(payload)
-        if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
-            data = binascii.a2b_base64(view[start:end])
-        else:
-            size = 0
-            while start < end:  # on boards the bytes replace the head of the packet, 1024 characters at a time
-                piece = binascii.a2b_base64(view[start : min(start + 1024, end)])
-                view[size : size + len(piece)] = piece
-                size += len(piece)
-                start += 1024
-            data = view[:size]
-        if len(data) != min(LIMITS.BLOCK, self._size - number * LIMITS.BLOCK):
-            raise UpdateError("size", "file %d block %d" % (self._file, number))
-        self._sink(number, data)
-        self._next += 1
-
-    def _rejected(self, body: Any) -> None:
-        # Long member names appear too (aws-iot-protocol.md 10.2).
-        code = body.get("o") or body.get("code")
-        if (body.get("c") or body.get("clientToken") or self._token) == self._token:
-            self._left = 0
-            # A passing error: no block came, so this counts as a failed try.
-            if code not in ("InternalError", "InternalException", "ThrottlingException"):
-                raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
+        try:
+            if topic.endswith("rejected/json"):
+                # Long member names appear too (aws-iot-protocol.md 10.2).
+                body = json.loads(payload)
+                code = body.get("o") or body.get("code")
+                if (body.get("c") or body.get("clientToken") or self._token) == self._token:
+                    self._left = 0
+                    # A passing error: no block came, so this counts as a failed try.
+                    if code not in ("InternalError", "InternalException", "ThrottlingException"):
+                        raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
+                return
+            # The block does not go through JSON, and is decoded within the packet: 12 KB less at the peak.
+            at = payload.find(b'"p"')
+            start = payload.find(b'"', at + 3) + 1
+            end = payload.find(b'"', start)
+            if at < 0 or not start or end < 0:
+                raise ValueError
+            body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
+            if body.get("c", self._token) != self._token or body["f"] != self._file:
+                return  # late answer to an earlier request
+            self._left -= 1
+            at = body["i"]
+            size = min(_BLOCK, self._size - at * _BLOCK)
+            if at != self._next or size <= 0:
+                return
+            data: Any = memoryview(payload)
+            if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
+                data = binascii.a2b_base64(data[start:end])
+            else:
+                got = 0
+                while start < end:  # on boards the bytes replace the head of the packet, 1024 characters at a time
+                    piece = binascii.a2b_base64(data[start : min(start + 1024, end)])
+                    data[got : got + len(piece)] = piece
+                    got += len(piece)
+                    start += 1024
+                data = data[:got]
+            if len(data) != size:
+                raise UpdateError("size", "file %d block %d" % (self._file, at))
+            self._sink(at, data)
+            self._next += 1
+        except (OSError, UpdateError) as error:
+            self._error = error
+        except (ValueError, TypeError, LookupError, AttributeError):
+            self._error = UpdateError("stream", "malformed message")
+        finally:
+            if self._error or self._left <= 0 or self._next * _BLOCK >= self._size:
+                self._event.set()

@@ -83,18 +83,12 @@ def filled(root: str, slot: "str | None") -> bool:
 def info(root: str, slot: "str | None") -> "dict[str, Any]":
     """What is known of a slot's content.
 
-    Members: complete (bool), artifact (hex of the manifest's SHA-256, None while the slot is being wiped), version,
-    security_version, n (the sequence number when it became complete).
+    Members: complete (bool); if it was filled by an update artifact (hex of the manifest's SHA-256, None while the slot
+    is being wiped), version, security_version, n (the sequence number when it became complete).
     A slot without the file was filled at the factory and is complete; a damaged file proves nothing, so it is not.
     """
     path = "%s/%s.json" % (root, slot)
-    return read_sealed(path) or {
-        "complete": not exists(path),
-        "artifact": None,
-        "version": None,
-        "security_version": 0,
-        "n": 0,
-    }
+    return read_sealed(path) or {"complete": not exists(path)}
 
 
 def pick(root: str) -> "str | None":
@@ -103,7 +97,7 @@ def pick(root: str) -> "str | None":
     for slot in ("a", "b"):
         known = info(root, slot)
         if known["complete"] and filled(root, slot):
-            found.append((known["n"], slot))
+            found.append((known.get("n", 0), slot))
     return min(found)[1] if found else None
 
 

@@ -14,27 +14,28 @@ import sys
 from edgeagent import clock
 from edgeagent.compat import Any, read_file
 from edgeagent.errors import ConfigError, UpdateError
-from edgeagent.ota import ecdsa
-from edgeagent.ota.manifest import ECDSA_P256, Manifest, parse_envelope, parse_manifest, take
+from edgeagent.ota import ecdsa, manifest
 
 
 class Trust:
     """threshold: signatures needed; keys: {8-byte id: 64-byte public point}; floor: least security version."""
 
     def __init__(self, data: "Any") -> None:
-        """data: the decoded trust file; it is emptied. Raises ValueError naming the member."""
-        keys = take(data, "keys", list, 1, 8)
+        """data: the decoded trust file. Raises ValueError naming the member."""
+        data = json.loads(json.dumps(data))  # a copy: `take` empties it
+        keys = manifest.take(data, "keys", list, 1, 8)
         self.keys: "dict[bytes, bytes]" = {}
         for key in keys:
-            public = take(key, "public", bytes, 64, 64)
+            public = manifest.take(key, "public", bytes, 64, 64)
             key_id = hashlib.sha256(public).digest()[:8]
-            if take(key, "id", bytes, 8, 8) != key_id or key_id in self.keys:
+            if manifest.take(key, "id", bytes, 8, 8) != key_id or key_id in self.keys:
                 raise ValueError("id")
             if key.get("algorithm") != "ecdsa-p256":
                 raise ValueError("algorithm")
             self.keys[key_id] = public
-        self.threshold: int = take(data, "threshold", int, 1, len(keys))
-        self.floor: int = take(data, "security_version_floor", int, 0, 1 << 30)
+        self.threshold: int = manifest.take(data, "threshold", int, 1, len(keys))
+        data.setdefault("security_version_floor", 0)
+        self.floor: int = manifest.take(data, "security_version_floor", int, 0, 1 << 30)
 
 
 def load_trust(path: "str | None") -> Trust:
@@ -47,28 +48,34 @@ def load_trust(path: "str | None") -> Trust:
         raise ConfigError(path, str(error)) from None
 
 
-async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[Manifest, str]":
+async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manifest.Manifest, str]":
     """The manifest of an envelope signed by at least `threshold` trusted keys, and its SHA-256 as hex.
 
     The manifest's JSON is not looked at before the signatures hold. Unknown keys and algorithms count for nothing.
     Raises UpdateError "envelope", "signature" or "manifest".
     """
-    manifest, signatures = parse_envelope(raw)
-    digest = hashlib.sha256(manifest).digest()
+    text, signatures = manifest.parse_envelope(raw)
+    digest = hashlib.sha256(text).digest()
     good = []
     for key_id, algorithm, signature in signatures:
         public = trust.keys.get(key_id)
         # A key whose signature was good once is not asked again: one key cannot count twice.
-        if public and algorithm == ECDSA_P256 and key_id not in good and await ecdsa.verify(public, digest, signature):
+        if (
+            public
+            and algorithm == manifest.ECDSA_P256
+            and key_id not in good
+            and await ecdsa.verify(public, digest, signature)
+        ):
             good.append(key_id)
     if len(good) < trust.threshold:
-        raise UpdateError("signature", "%d of %d" % (len(good), trust.threshold))
-    return parse_manifest(manifest), binascii.hexlify(digest).decode()
+        raise UpdateError("signature", "%d valid, %d needed" % (len(good), trust.threshold))
+    return manifest.parse_manifest(text), binascii.hexlify(digest).decode()
 
 
-def check(manifest: Manifest, facts: "dict[str, Any]", running: "str | None", floor: int) -> None:
+def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | None", floor: int) -> None:
     """Refuse what is not for this device, now.
 
+    info: of a verified envelope.
     facts: Port.facts(), of which board and runtime ("micropython 1.29.0") count. running: version that runs.
     floor: least security version.
     Raises UpdateError "board", "runtime", "abi", "expired", "security-version" or "same-version", with the artifact's
@@ -76,19 +83,14 @@ def check(manifest: Manifest, facts: "dict[str, Any]", running: "str | None", fl
     """
     abi = getattr(sys.implementation, "_mpy", 0) & 0xFF
     now = clock.now()
-    code = ""
-    value: "Any" = manifest.version
-    if facts["board"] not in manifest.boards and "*" not in manifest.boards:
-        code, value = "board", manifest.boards
-    elif manifest.runtime not in ("any", facts["runtime"].split(" ")[0]):
-        code, value = "runtime", manifest.runtime
-    elif abi and manifest.mpy not in (None, abi):
-        code, value = "abi", manifest.mpy
-    elif manifest.expires and now > 1704067200 and now > manifest.expires:  # before 2024 the clock was never set
-        code, value = "expired", manifest.expires
-    elif manifest.security_version < floor:
-        code, value = "security-version", manifest.security_version
-    elif manifest.version == running:
-        code = "same-version"
-    if code:
-        raise UpdateError(code, str(value))
+    late = info.expires and now > 1704067200 and now > info.expires  # before 2024 the clock was never set
+    for code, bad, value in (
+        ("board", facts["board"] not in info.boards and "*" not in info.boards, info.boards),
+        ("runtime", info.runtime not in ("any", facts["runtime"].split(" ")[0]), info.runtime),
+        ("abi", abi and info.mpy not in (None, abi), info.mpy),
+        ("expired", late, info.expires),
+        ("security-version", info.security_version < floor, info.security_version),
+        ("same-version", info.version == running, running),
+    ):
+        if bad:
+            raise UpdateError(code, str(value))

@@ -10,17 +10,17 @@ import hashlib
 import os
 
 from edgeagent import compat
-from edgeagent.compat import Any
+from edgeagent.compat import const
 from edgeagent.errors import UpdateError
-from edgeagent.limits import LIMITS
 
+_BLOCK = const(4096)  # LIMITS.BLOCK; a number here is smaller than a name
 SYNC_BLOCKS = 8  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
 
 
 class Writer:
     """Fills `folder` with the files of a manifest."""
 
-    def __init__(self, folder: str, manifest: Any, hashes: "bytes | bytearray") -> None:
+    def __init__(self, folder: str, manifest: "compat.Any", hashes: "bytes | bytearray") -> None:
         """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed."""
         if len(hashes) != 32 * manifest.blocks or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
             raise UpdateError("block-hash", "list")
@@ -29,7 +29,7 @@ class Writer:
         self._hashes = hashes
         self._index = 0  # of the file that the next byte belongs to
         self._offset = 0  # of the next byte in that file
-        self._file: "Any" = None
+        self._file: "compat.Any" = None
         self._good = 0  # blocks that were found on flash
 
     async def resume(self) -> int:
@@ -66,7 +66,7 @@ class Writer:
         whole = hashlib.sha256()
         block = hashlib.sha256()
         left = self._manifest.size
-        room = min(LIMITS.BLOCK, left)  # until the end of the block
+        room = min(_BLOCK, left)  # until the end of the block
         self._good = 0
         for name, size, digest, mode in self._manifest.files:
             path = self._folder + name
@@ -88,7 +88,7 @@ class Writer:
                             raise bad
                         self._good += 1
                         block = hashlib.sha256()
-                        room = min(LIMITS.BLOCK, left)
+                        room = min(_BLOCK, left)
                         await asyncio.sleep(0)
             if one.digest() != digest:
                 raise bad
@@ -98,12 +98,12 @@ class Writer:
         if whole.digest() != self._manifest.sha256:
             raise UpdateError("file-hash", "payload")
 
-    def _matches(self, block: "Any", number: int) -> bool:
+    def _matches(self, block: "compat.Any", number: int) -> bool:
         return bool(block.digest() == self._hashes[32 * number : 32 * number + 32])
 
     def _seek(self, number: int) -> None:
         """The next byte is the first one of block `number`."""
-        position = min(number * LIMITS.BLOCK, self._manifest.size)
+        position = min(number * _BLOCK, self._manifest.size)
         self._index = 0
         while position > self._manifest.files[self._index][1]:
             position -= self._manifest.files[self._index][1]

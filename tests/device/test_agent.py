@@ -363,3 +363,21 @@ def test_an_unhealthy_check_is_named_with_its_reason() -> None:
     assert health(oil) == (False, "oil: no pressure")
     assert health(pump) == (False, "pump: OSError: stuck")
     assert health(valve) == (False, "valve: returned False")
+
+
+def test_lack_of_memory_that_stays_restarts_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.parse({"endpoint": "e", "ca": "ca", "thing_name": "t", "certificate": "c", "key": "k"})
+    agent = Agent(settings, Machine(settings))
+    failures: list[BaseException] = [MemoryError("heap"), OSError(5), *[MemoryError("heap")] * 9]
+
+    async def session() -> None:
+        raise failures.pop(0)
+
+    def reset() -> None:
+        raise Restart
+
+    monkeypatch.setattr(agent, "_session", session)
+    monkeypatch.setattr(agent.port, "reset", reset)
+    with pytest.raises(Restart):
+        asyncio.run(agent.start())
+    assert len(failures) == 4

@@ -41,7 +41,7 @@ class Refused(unittest.TestCase):
     def refused(self, data):
         with self.assertRaises(ConfigError) as caught:
             config.parse(data)
-        return caught.exception.field
+        return caught.exception.code
 
     def test_each_problem_names_its_member(self):
         without = document()
@@ -71,7 +71,7 @@ class Refused(unittest.TestCase):
     def test_a_missing_file_is_named(self):
         with self.assertRaises(ConfigError) as caught:
             config.load("nowhere.json")
-        self.assertEqual(caught.exception.field, "nowhere.json")
+        self.assertEqual(caught.exception.code, "nowhere.json")
 
 
 if __name__ == "__main__":

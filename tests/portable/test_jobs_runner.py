@@ -7,7 +7,6 @@ import unittest
 
 from edgeagent import log
 from edgeagent.errors import JobFailed, JobRejected, Refused, UpdateError
-from edgeagent.jobs.document import DOCUMENT_BYTES
 from edgeagent.mqtt import backoff
 from tests.portable.job_service import Device, Fuse, Port, Service, journal_is_empty, live, wipe
 
@@ -105,9 +104,9 @@ class Ending(Quick):
         self.assertEqual(self.end(None, [1])[0], "REJECTED")
 
     def test_a_document_over_the_cap_is_rejected_with_the_cap(self):
-        status, details = self.end(None, {"operation": "work", "a": "x" * DOCUMENT_BYTES})
+        status, details = self.end(None, {"operation": "work", "a": "x" * 8192})
         self.assertEqual(status, "REJECTED")
-        self.assertIn(str(DOCUMENT_BYTES), details["reason"])
+        self.assertIn(str(8192), details["reason"])
 
     def test_a_document_that_does_not_even_arrive_is_rejected_with_the_cap(self):
         device = self.device()
@@ -115,7 +114,7 @@ class Ending(Quick):
         self.service.add("j", {"operation": "work", "a": "x" * 30000})
         self.run_idle(device)
         self.assertEqual(self.service.status("j"), "REJECTED")
-        self.assertIn(str(DOCUMENT_BYTES), self.service.details("j")["reason"])
+        self.assertIn(str(8192), self.service.details("j")["reason"])
 
     def test_details_the_service_refuses_do_not_keep_the_status_from_it(self):
         self.service.refusals["j"] = ["InvalidRequest"]

@@ -3,7 +3,7 @@ import unittest
 
 from edgeagent import compat
 from edgeagent.errors import JobFailed
-from edgeagent.jobs.journal import JOURNAL_BYTES, Journal
+from edgeagent.jobs.journal import Journal
 from tests.portable.job_service import Fuse, PowerCut, wipe
 
 PATH = "job-test-state/job.json"
@@ -67,7 +67,7 @@ class Keeping(unittest.TestCase):
         journal = Journal(PATH)
         journal.write(record(n=1))
         with self.assertRaises(JobFailed) as caught:
-            journal.write(record(text="x" * JOURNAL_BYTES), JOURNAL_BYTES)
+            journal.write(record(text="x" * 8192))
         self.assertIn("checkpoint is larger than", str(caught.exception))
         self.assertEqual(journal.read(), record(n=1))
 

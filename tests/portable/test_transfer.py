@@ -129,11 +129,11 @@ class Fetching(Case):
     def test_progress_is_told_between_requests(self):
         ticks = []
 
-        async def tick(done, total):
-            ticks.append((done, total))
+        async def tick(percent):
+            ticks.append(percent)
 
         self.fetch(tick=tick)
-        self.assertEqual(ticks, [(8, 11), (11, 11)])
+        self.assertEqual(ticks, [72, 100])
 
 
 class Refusing(Case):
@@ -199,12 +199,9 @@ class Refusing(Case):
     def test_no_client_yet(self):
         self.agent.client = None
 
-        async def connect(done, total):
-            pass
-
         async def scenario():
             fetcher = Fetcher(self.agent, "s1")
-            task = asyncio.create_task(fetcher.fetch(2, SIZE, self.take, 0, connect))
+            task = asyncio.create_task(fetcher.fetch(2, SIZE, self.take))
             await asyncio.sleep(0.01)
             self.service.start()
             self.agent.client = self.service

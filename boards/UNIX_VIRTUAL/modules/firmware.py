@@ -10,17 +10,26 @@ import sys
 
 import machine
 import vfs
-from flash import Flash
 
 
-def _run(path):
+def _code(path):
     with open(path) as file:
-        source = file.read()
-    exec(compile(source, path, "exec"), {"__name__": "__main__"})
+        return compile(file.read(), path, "exec")  # the text is garbage before the script runs
+
+
+def _flash():
+    cut = os.getenv("BOARD_CUT")
+    if cut:
+        from fuse import FusedFlash
+
+        return FusedFlash("flash.bin", cut)
+    from flash import Flash
+
+    return Flash("flash.bin")
 
 
 def _start():
-    filesystem = vfs.VfsLfs2(Flash("flash.bin"))
+    filesystem = vfs.VfsLfs2(_flash())
     vfs.umount("/")
     vfs.mount(filesystem, "/")
     os.chdir("/")
@@ -33,7 +42,7 @@ def _start():
         except OSError:
             continue
         try:
-            _run(script)
+            exec(_code(script), {"__name__": "__main__"})
         except SystemExit:  # sys.exit() in a script is a soft reset (shared/runtime/pyexec.c)
             machine.soft_reset()
         except BaseException as error:
