@@ -30,6 +30,7 @@ from edgeagent.jobs.journal import Journal
 from edgeagent.jobs.registry import unload
 from edgeagent.mqtt.backoff import Backoff
 
+_RESTARTS = const(2)
 _PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
@@ -230,6 +231,13 @@ class Runner:
                 job.outcome = error.status, str(error), error.body
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
+            except MemoryError:
+                # Only a restart mends a fragmented heap. What can go on after one gets two of them.
+                unload((), self.agent.handlers.resident)
+                restarts = job.data.get("restarts", 0)
+                if found and found[1] and restarts < _RESTARTS:
+                    job.checkpoint(restarts=restarts + 1)
+                    job.reset("out of memory")
             except Exception as error:  # the application's; it must end its job, not the agent
                 job.outcome = "FAILED", exc_text(error), None
                 log.error("jobs", "%s", traceback_text(error, 400))

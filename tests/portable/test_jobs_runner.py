@@ -454,6 +454,34 @@ class Resets(Quick):
         self.assertEqual(self.service.terminal("j"), ["SUCCEEDED"])
         self.assertEqual(self.service.details("j"), {"n": "1"})
 
+    def out_of_memory(self, times):
+        """Boots until the job ends, its handler out of memory `times` times: number of boots."""
+        left = [times]
+
+        async def hungry(job):
+            if left[0]:
+                left[0] -= 1
+                raise MemoryError
+            return {}
+
+        self.service.add("j", {"operation": "hungry"})
+        boots = 0
+        while not self.service.terminal("j"):
+            boots += 1
+            device = self.device(boots)
+            device.handlers.register("hungry", hungry, True)
+            self.assertEqual(self.run_idle(device), bool(times and boots <= 2))  # True: it was restarted
+        return boots
+
+    def test_an_operation_that_can_go_on_is_given_a_fresh_heap(self):
+        self.assertEqual(self.out_of_memory(2), 3)
+        self.assertEqual(self.service.terminal("j"), ["SUCCEEDED"])
+
+    def test_one_that_never_has_enough_memory_fails(self):
+        self.assertEqual(self.out_of_memory(9), 3)
+        self.assertEqual(self.service.terminal("j"), ["FAILED"])
+        self.assertEqual(self.service.details("j"), {"reason": "out of memory"})
+
     def test_a_port_that_does_not_restart_fails_the_job(self):
         Port.resets = False
         device = self.device()
