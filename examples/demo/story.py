@@ -192,8 +192,12 @@ class Story:
         expect(len(bundles) == len(self.matches), f"{len(bundles)} bundles arrived for {len(self.matches)} devices")
         for entry in bundles:
             body = self.judge.s3.get_object(Bucket="edgeagent-uploads", Key=entry["Key"])["Body"].read()
-            lines = [json.loads(line) for line in body.decode().splitlines()]
-            self.say(f"{entry['Key']}: {len(body)} bytes, {len(lines)} records, first {json.dumps(lines[0])[:110]}")
+            records = [json.loads(line) for line in body.decode().splitlines()]
+            said = {record["section"]: record.get(record["section"]) for record in records}
+            self.say(f"{entry['Key']}, {len(body)} bytes, {len(records)} records, among them")
+            for section in ("facts", "memory", "boot", "log"):
+                expect(section in said, f"{entry['Key']} has no section {section}: {list(said)}")
+                self.say(f"    {section}: {json.dumps(said[section])[:120]}")
 
     def reboot(self) -> None:
         """Job: a reboot that really restarts the device, reported by the next boot"""
