@@ -30,7 +30,7 @@ from edgeagent.jobs.journal import Journal
 from edgeagent.jobs.registry import unload
 from edgeagent.mqtt.backoff import Backoff
 
-_RESTARTS = const(2)
+_RESTARTS = const(3)
 _PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 
 
@@ -232,7 +232,7 @@ class Runner:
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
             except MemoryError:
-                # Only a restart mends a fragmented heap. What can go on after one gets two of them.
+                # Only a restart mends a fragmented heap. What can go on after one gets a few.
                 unload((), self.agent.handlers.resident)
                 restarts = job.data.get("restarts", 0)
                 if found and found[1] and restarts < _RESTARTS:

@@ -43,7 +43,8 @@ class Fetcher:
         sink: a plain function, quick; `data` is valid until it returns; the OSError or UpdateError that it raises ends
         the fetch and is raised here. tick: coroutine function of the percentage done, called when
         it enters another ten.
-        Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more.
+        Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more, and MemoryError: the
+        runner restarts the device then, and the download goes on.
         """
         total = (size + _BLOCK - 1) // _BLOCK
         self._file, self._size, self._next, self._sink = file, size, first, sink
@@ -153,7 +154,7 @@ class Fetcher:
                 raise UpdateError("size", "file %d block %d" % (self._file, at))
             self._sink(at, data)
             self._next += 1
-        except (OSError, UpdateError) as error:
+        except (OSError, UpdateError, MemoryError) as error:
             self._error = error
         except (ValueError, TypeError, LookupError, AttributeError):
             self._error = UpdateError("stream", "malformed message")

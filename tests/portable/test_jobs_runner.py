@@ -470,7 +470,7 @@ class Resets(Quick):
             boots += 1
             device = self.device(boots)
             device.handlers.register("hungry", hungry, True)
-            self.assertEqual(self.run_idle(device), bool(times and boots <= 2))  # True: it was restarted
+            self.assertEqual(self.run_idle(device), bool(times >= boots and boots <= 3))  # True: it was restarted
         return boots
 
     def test_an_operation_that_can_go_on_is_given_a_fresh_heap(self):
@@ -478,7 +478,7 @@ class Resets(Quick):
         self.assertEqual(self.service.terminal("j"), ["SUCCEEDED"])
 
     def test_one_that_never_has_enough_memory_fails(self):
-        self.assertEqual(self.out_of_memory(9), 3)
+        self.assertEqual(self.out_of_memory(9), 4)
         self.assertEqual(self.service.terminal("j"), ["FAILED"])
         self.assertEqual(self.service.details("j"), {"reason": "out of memory"})
 
