@@ -29,6 +29,7 @@ from tests.integration.rig import Rig
 MPY_LIMIT = 40 * 1024
 HEAP_LIMIT_KIB = 128
 STEP_KIB = 4
+SPEED_HEAP_KIB = 160  # a 200 KB application: its hash list and file table do not fit beside the agent in 128 KB yet
 
 
 def mpy_sizes() -> dict[str, int]:
@@ -126,7 +127,7 @@ class Bench:
 
     def throughput(self, size: int = 200_000) -> tuple[int, float]:
         """(payload bytes, seconds from IN_PROGRESS to the reset into the trial) of an update with a big data file."""
-        rig = self.board(HEAP_LIMIT_KIB)
+        rig = self.board(SPEED_HEAP_KIB)
         rig.add_release("9.0.0", os.urandom(size))
         rig.board.power_on()
         try:
@@ -167,7 +168,7 @@ def main() -> None:
     table.add_row("idle, connected", json.dumps(figures["idle_memory"]), "")
     table.add_row("smallest heap: onboard and connect", f"{figures['onboard_heap_kib']} KiB", f"{HEAP_LIMIT_KIB} KiB")
     table.add_row("smallest heap: update", f"{figures['ota_heap_kib']} KiB", f"{HEAP_LIMIT_KIB} KiB")
-    table.add_row("update, from job to reset", f"{figures['ota_bytes_per_s']} B/s", "")
+    table.add_row(f"update of 200 KB in {SPEED_HEAP_KIB} KiB, job to reset", f"{figures['ota_bytes_per_s']} B/s", "")
     Console().print(table)
     print(json.dumps(figures))
 
