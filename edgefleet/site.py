@@ -207,8 +207,12 @@ class Site:
 
     async def _tick(self) -> None:
         """What happens by time alone: rollouts, time-outs, certificates that nobody came for."""
-        self.commit(lambda tx: rollout.tick(tx, time.time(), self._presign))
-        self.commit(ownership.expire)
+
+        def work(tx: Tx) -> None:
+            rollout.tick(tx, time.time(), self._presign)
+            ownership.expire(tx)
+
+        self.commit(work)
 
     async def _bulk_steps(self) -> None:
         """Bulk registration until nothing is left, in chunks between which devices and operators get their turn."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Copy to the board as /wifi.py and import it first in your application: edgeagent waits for an interface that is up,
-# it does not bring one up itself. Stations keep reconnecting by themselves once they were told to.
+# Copy to the board as /wifi.py and import it first in your application: edgeagent does not bring an interface up, it
+# keeps trying to connect until one is. Stations keep reconnecting by themselves once they were told to.
 import network
 
 SSID = "…"

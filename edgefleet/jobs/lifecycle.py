@@ -149,12 +149,9 @@ def time_out(tx: Tx, context: Context, execution: Execution) -> None:
 
 
 def forget_deleted(tx: Tx) -> None:
-    """`store.before_commit` hook: of the things touched in this transaction, those that are gone take their pending
-    executions with them.
-    """
-    for name in sorted(tx.touched):
-        if tx.one("SELECT 1 FROM things WHERE name = ?", (name,)) is None:
-            forget_thing(tx, Context.current(), name)
+    """`store.before_commit` hook: things deleted in this transaction take their pending executions with them."""
+    for name in sorted(tx.deleted):
+        forget_thing(tx, Context.current(), name)
 
 
 def forget_thing(tx: Tx, context: Context, thing: str) -> None:

@@ -124,6 +124,7 @@ def delete(tx: Tx, name: str, expected_version: int | None = None) -> None:
     if tx.one("SELECT 1 FROM thing_principals WHERE thing_name = ?", (name,)):
         raise invalid(f"Cannot delete. Thing {name} is still attached to one or more principals")
     tx.execute("DELETE FROM things WHERE name = ?", (name,))
+    tx.deleted.add(name)
     tx.touch(name)
 
 

@@ -24,6 +24,7 @@ class Tx:
         self._connection = connection
         self.outgoing: list[Outgoing] = []
         self.touched: set[str] = set()  # names of things whose index entry must be refreshed before commit
+        self.deleted: set[str] = set()  # names of things that were deleted: what belongs to them ends with them
         self.policies_changed = False  # authorizers drop their caches after the commit
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
@@ -66,7 +67,7 @@ class Tx:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo only this block on an exception (which goes on); used for the lines of a bulk task."""
-        kept_outgoing, kept_touched = len(self.outgoing), set(self.touched)
+        kept_outgoing, kept_touched, kept_deleted = len(self.outgoing), set(self.touched), set(self.deleted)
         self._connection.execute("SAVEPOINT line")
         try:
             yield
@@ -74,7 +75,7 @@ class Tx:
             self._connection.execute("ROLLBACK TO line")
             self._connection.execute("RELEASE line")
             del self.outgoing[kept_outgoing:]
-            self.touched = kept_touched
+            self.touched, self.deleted = kept_touched, kept_deleted
             raise
         self._connection.execute("RELEASE line")
 
