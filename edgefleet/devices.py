@@ -59,21 +59,31 @@ def agent_bytecode() -> dict[str, bytes]:
     }
 
 
-def prepare_board(
+def prepare(
     files: Path,
     config: Mapping[str, Any],
     *,
+    on_board: bool,
     ca: Path,
     claim_certificate: Path,
     claim_key: Path,
     trust: Mapping[str, Any] | None = None,
     application: Path | None = None,
 ) -> None:
-    """Fill the folder `files` with a MicroPython board's file system.
+    """Fill the folder `files` with a MicroPython board's file system, or with what a CPython agent needs
+    (`edgeagent run --config FILES/agent.json`).
 
     application: folder of a built artifact (edgefleet artifact build). Raises InputError naming what is wrong.
     """
     _reset(files)
+    if on_board:
+        _agent(files)
+    form = "der" if on_board else "pem"
+    _credentials(files, ca, claim_certificate, claim_key, form)
+    _install(files, config, form, "/" if on_board else "", trust, application)
+
+
+def _agent(files: Path) -> None:
     scripts = resources.files("boards.common")
     for script in BOARD_SCRIPTS:
         (files / script).write_text((scripts / script).read_text())
@@ -81,24 +91,6 @@ def prepare_board(
         compiled = files / "lib" / target
         compiled.parent.mkdir(parents=True, exist_ok=True)
         compiled.write_bytes(bytecode)
-    _credentials(files, ca, claim_certificate, claim_key, "der")
-    _install(files, config, "der", "/", trust, application)
-
-
-def prepare_host(
-    files: Path,
-    config: Mapping[str, Any],
-    *,
-    ca: Path,
-    claim_certificate: Path,
-    claim_key: Path,
-    trust: Mapping[str, Any] | None = None,
-    application: Path | None = None,
-) -> None:
-    """Fill the folder `files` with what a CPython agent needs: `edgeagent run --config FILES/agent.json`."""
-    _reset(files)
-    _credentials(files, ca, claim_certificate, claim_key, "pem")
-    _install(files, config, "pem", "", trust, application)
 
 
 def _reset(files: Path) -> None:

@@ -59,10 +59,10 @@ def _prepare(args: argparse.Namespace) -> int:
         csr=host,  # a Pi makes its own key; boards cannot
         attributes=_attributes(args.attribute),
     )
-    prepare = devices.prepare_host if host else devices.prepare_board
-    prepare(
+    devices.prepare(
         args.folder,
         config,
+        on_board=not host,
         ca=Path(facts["ca"]),
         claim_certificate=Path(facts["claim_certificate"]),
         claim_key=Path(facts["claim_key"]),

@@ -135,10 +135,10 @@ class Story:
                 csr=not on_board,
                 attributes={"type": live.type, "serial": live.serial},
             )
-            prepare = devices.prepare_board if on_board else devices.prepare_host
-            prepare(
+            devices.prepare(
                 files,
                 config,
+                on_board=on_board,
                 ca=common["ca"],
                 claim_certificate=common["claim_certificate"],
                 claim_key=common["claim_key"],

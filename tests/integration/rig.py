@@ -41,9 +41,10 @@ class Rig:
             parameters={"SerialNumber": self.thing},
             attributes={"heap": heap},
         )
-        devices.prepare_board(
+        devices.prepare(
             files,
             config,
+            on_board=True,
             ca=Path(ready["ca"]),
             claim_certificate=Path(ready["claim_certificate"]),
             claim_key=Path(ready["claim_key"]),
