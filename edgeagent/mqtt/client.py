@@ -52,14 +52,24 @@ class Client:
 
     WRITE_S = 10  # how long the server may not read
 
-    def __init__(self, open_stream: Any, client_id: str, keepalive: int = 60, clean: bool = True) -> None:
-        """open_stream: async () -> (reader, writer). keepalive: seconds. Receives at most LIMITS.MQTT_PACKET bytes."""
+    def __init__(
+        self,
+        open_stream: Any,
+        client_id: str,
+        keepalive: int = 60,
+        clean: bool = True,
+        will: "tuple[str, str] | None" = None,
+    ) -> None:
+        """open_stream: async () -> (reader, writer). keepalive: seconds. Receives at most LIMITS.MQTT_PACKET bytes.
+
+        will: (topic, text) that the server publishes with QoS 1 if the link ends without DISCONNECT.
+        """
         self.open_stream = open_stream
         self.keepalive = keepalive
         self.clean = clean
         self.connected = False
         self.oversized: "list[Any]" = []  # functions of (topic, size), told of each message over the cap
-        self._hello = packet.connect(client_id, keepalive, clean)
+        self._hello = packet.connect(client_id, keepalive, clean, will)
         self._reader: Any
         self._writer: Any = None
         self._lock = asyncio.Lock()  # one writer at a time
@@ -316,6 +326,10 @@ class Client:
     def unsubscribe(self, filters: "list[str]") -> Any:
         """Unsubscribe from filters; to be awaited."""
         return self.subscribe(filters, 0xA2)
+
+    def request(self, topic: str, data: bytes, key: str, seconds: "float | None" = None) -> Any:
+        """Publish `data` with QoS 0 and wait for what `done(key, answer)` gives; see `exchange`. To be awaited."""
+        return self.exchange(key, packet.publish(topic, len(data), 0, False), data, seconds)
 
     async def exchange(self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None) -> Any:
         """Send a packet and return what `done(key, answer)` gives, or raise it if that is an AgentError.

@@ -32,10 +32,14 @@ def _field(value: str) -> bytes:
     return number(len(data)) + data
 
 
-def connect(client_id: str, keepalive: int, clean: bool) -> bytes:
-    """CONNECT without user name and will (3.1). keepalive: seconds."""
-    flags = b"\x02" if clean else b"\x00"
-    return _packet(0x10, b"\0\4MQTT\4" + flags + number(keepalive) + _field(client_id))
+def connect(client_id: str, keepalive: int, clean: bool, will: "tuple[str, str] | None" = None) -> bytes:
+    """CONNECT without user name (3.1). keepalive: seconds. will: (topic, text), sent with QoS 1, not retained."""
+    flags = 2 if clean else 0
+    tail = _field(client_id)
+    if will:
+        flags |= 0x0C
+        tail += _field(will[0]) + _field(will[1])
+    return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + number(keepalive) + tail)
 
 
 def publish(topic: str, size: int, qos: int, retain: bool, packet_id: int = 0) -> bytes:

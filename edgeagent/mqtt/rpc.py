@@ -13,7 +13,6 @@ import os
 from edgeagent import topics
 from edgeagent.compat import Any
 from edgeagent.errors import ProtocolError, Refused
-from edgeagent.mqtt import packet
 
 
 class Requests:
@@ -52,8 +51,7 @@ class Requests:
         data = json.dumps(body).encode()
         self._topics[key] = topic
         try:
-            head = packet.publish(topic, len(data), 0, False)
-            return await self.client.exchange(key, head, data, timeout)  # type: ignore[no-any-return]
+            return await self.client.request(topic, data, key, timeout)  # type: ignore[no-any-return]
         finally:
             self._topics.pop(key)
 

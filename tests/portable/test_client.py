@@ -456,7 +456,7 @@ class KeepAlive(Limits):
         from edgeagent.mqtt import packet
 
         original = packet.connect
-        packet.connect = lambda name, keepalive, clean: original(name, 1, clean)
+        packet.connect = lambda name, keepalive, clean, will: original(name, 1, clean)
         try:
             play(scenario())
         finally:
