@@ -64,6 +64,9 @@ class Agent:
         self.attributes = Attributes()
         self.attributes.set(**self.facts())
         self.configure(config)
+        self.services: "list[Any]" = []  # coroutine functions that start() keeps running beside the sessions
+        self.attached: "list[Any]" = []  # functions without arguments, called in each new session
+        self._presence = None
         self._checks: "list[Any]" = []
         self._tasks: "list[Any]" = []
 
@@ -101,6 +104,21 @@ class Agent:
     def attribute(self, name: str, value: "Any") -> None:
         """Report a value, or what a function returns, in the shadow. Raises ConfigError naming the attribute."""
         self.attributes.register(name, value)
+
+    def desired(self, shadow: "str | None" = None) -> "Any":
+        """Decorator: a function (plain or async) of a dict, what is desired of this device and not reported as such.
+
+        It is called with all of that after each connect, and again when it changes, one call at a time. What it returns
+        (a dict) is reported. shadow: name of a named shadow, default the classic one.
+        """
+
+        def register(function: "Any") -> "Any":
+            from edgeagent.desired import Desired
+
+            self.services.append(Desired(self, shadow, function).run)
+            return function
+
+        return register
 
     async def healthy(self) -> "tuple[bool, str]":
         """(True, "") if all health checks pass, else (False, reason)."""
@@ -148,6 +166,8 @@ class Agent:
             from edgeagent.ota.guard import watch
 
             self._begin(lambda: watch(self))
+        for service in self.services:
+            self._begin(service)
         try:
             await self._keep(self._session)
         finally:
@@ -193,13 +213,15 @@ class Agent:
         unload((), self.handlers.resident)
         return found
 
-    def make_client(self, client_id: str, cert: str, key: str) -> Client:
-        """A client for an identity: paths of certificate and key."""
+    def make_client(self, client_id: str, cert: str, key: str, will: "Any" = None) -> Client:
+        """A client for an identity: paths of certificate and key. will: see Client."""
         config = self.config
         return Client(
             lambda: self.port.open_stream(config.endpoint, config.port, config.server_hostname, config.ca, cert, key),
             client_id,
             config.keepalive,
+            True,
+            will,
         )
 
     async def read(self, client: Client) -> "Any":
@@ -221,7 +243,9 @@ class Agent:
             identity = await self.identify()
             self._dog.feed()
             self.thing_name = identity[0]
-            self.client = client = self.make_client(*identity)
+            if self.config.presence:
+                self._presence = self.config.presence.replace("{thing}", identity[0])
+            self.client = client = self.make_client(*identity, self._presence and (self._presence, "offline"))
             self.requests = Requests(client)
             self.attributes.shadow = Shadow(self.requests, self.thing_name)
             self._runner = Runner(self)
@@ -239,9 +263,13 @@ class Agent:
                     log.warning("agent", "shadow: %s", error)
                 if not self.connected.is_set():
                     await self._runner.attach()
+                    if self._presence:
+                        await client.publish(self._presence, "online", 1, True)
                     self.counters["connects"] += 1
                     log.info("agent", "%s connected", self.thing_name)
                     self.connected.set()
+                    for function in self.attached:
+                        function()
                     gc.collect()
                 ticks = TICKS
                 while client.connected and ticks:
@@ -251,5 +279,7 @@ class Agent:
             raise await reader
         finally:
             self.connected.clear()
+            if self._presence and client.connected:
+                await client.publish(self._presence, "offline", 0, True)  # DISCONNECT is next, and takes the will back
             await client.close()
             reader.cancel()

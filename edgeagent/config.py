@@ -14,6 +14,7 @@ Shape (members marked * are required):
     claim             {certificate*, key*, template*, parameters{name: text}, csr: bool}: Fleet Provisioning by claim
     keepalive         seconds, 30-1200, default 60
     confirm_within    seconds a trial version has to prove itself, 10-3600, default 120
+    presence          topic that says, retained, "online" or "offline" (also as last will); {thing} is the thing name
     attributes        {name: text|number|bool}: fixed facts reported in the shadow
     log_level         "debug" | "info" | "warning" | "error", default "info"
 Paths are relative to the folder of agent.json.
@@ -38,6 +39,7 @@ class Config:
     slots_dir: "str | None"
     application: str
     trust: "str | None"
+    presence: "str | None"
     thing_name: "str | None"
     certificate: "str | None"
     key: "str | None"
@@ -81,7 +83,7 @@ def _table(data: Any, where: str, name: str, kinds: Any, problem: str) -> "dict[
 def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
     """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
     source += ": "
-    names = "*endpoint server_hostname application thing_name log_level "
+    names = "*endpoint server_hostname application thing_name log_level presence "
     found = _texts(data, folder, source, names + "*ca/ state_dir/ slots_dir/ trust/ certificate/ key/")
     found["server_hostname"] = found["server_hostname"] or found["endpoint"]
     found["application"] = found["application"] or "app"

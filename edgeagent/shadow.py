@@ -3,7 +3,7 @@
 
 import json
 
-from edgeagent import topics
+from edgeagent import log, topics
 from edgeagent.compat import Any
 from edgeagent.errors import Refused
 
@@ -28,19 +28,25 @@ class Shadow:
     async def get(self) -> "dict[str, Any] | None":
         """The whole document {"state", "version", …}, or None if there is none yet. Raises Refused, TransportError."""
         try:
-            return await self.requests.call(self._topic + "get", {})  # type: ignore[no-any-return]
+            document = await self.requests.call(self._topic + "get", {})
+            self._version = document["version"]  # a shadow that was deleted may count from 1 again (9.3)
+            return document  # type: ignore[no-any-return]
         except Refused as error:
             if error.code == "404":
+                self._version = 0
                 return None
             raise
 
-    async def update_reported(self, reported: "dict[str, Any] | None") -> "dict[str, Any]":
-        """Merge into the reported section (None values delete; None for all deletes the section); the answer.
+    def update_reported(self, reported: "dict[str, Any] | None", version: "int | None" = None) -> Any:
+        """Merge into the reported section (None values delete; None for all deletes the section); awaits the answer.
 
-        Raises Refused ("413" for a document over 8 KB), TransportError.
+        version: only if the shadow still has it. Raises Refused ("409" if it has another one, "413" for a document over
+        8 KB), TransportError.
         """
-        call = self.requests.call
-        return await call(self._topic + "update", {"state": {"reported": reported}})  # type: ignore[no-any-return]
+        body: "dict[str, Any]" = {"state": {"reported": reported}}
+        if version is not None:
+            body["version"] = version
+        return self.requests.call(self._topic + "update", body)
 
     def on_delta(self, handler: Any) -> None:
         """Call `handler(state, version)` for each delta: what is desired and not reported. Set it before `subscribe`.
@@ -52,8 +58,14 @@ class Shadow:
         self._handler = handler
 
     def _delta(self, topic: str, payload: Any) -> Any:
-        body = json.loads(payload)
-        version = body["version"]
-        if version > self._version:
+        try:
+            body = json.loads(payload)
+            version = body["version"]
+            state = body["state"]
+            newer = version > self._version and isinstance(state, dict)
+        except (ValueError, KeyError, TypeError):
+            log.warning("shadow", "malformed delta dropped")  # and acknowledged: it would only come again
+            return None
+        if newer:
             self._version = version
-            return self._handler(body["state"], version)
+            return self._handler(state, version)

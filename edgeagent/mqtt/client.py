@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         """open_stream: async () -> (reader, writer). keepalive: seconds. Receives at most LIMITS.MQTT_PACKET bytes.
 
-        will: (topic, text) that the server publishes with QoS 1 if the link ends without DISCONNECT.
+        will: (topic, text) that the server publishes, retained, with QoS 1, if the link ends without DISCONNECT.
         """
         self.open_stream = open_stream
         self.keepalive = keepalive

@@ -33,11 +33,11 @@ def _field(value: str) -> bytes:
 
 
 def connect(client_id: str, keepalive: int, clean: bool, will: "tuple[str, str] | None" = None) -> bytes:
-    """CONNECT without user name (3.1). keepalive: seconds. will: (topic, text), sent with QoS 1, not retained."""
+    """CONNECT without user name (3.1). keepalive: seconds. will: (topic, text), sent with QoS 1 and retained."""
     flags = 2 if clean else 0
     tail = _field(client_id)
     if will:
-        flags |= 0x0C
+        flags |= 0x2C
         tail += _field(will[0]) + _field(will[1])
     return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + number(keepalive) + tail)
 

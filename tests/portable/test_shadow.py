@@ -44,6 +44,11 @@ class Asking(unittest.TestCase):
     def test_other_refusals_are_raised(self):
         self.assertIsInstance(play(outcome(Shadow(Link(Refused("403", "no")), "t").get())), Refused)
 
+    def test_a_report_may_be_bound_to_a_version(self):
+        link = Link()
+        play(Shadow(link, "t").update_reported({"a": 1}, 4))
+        self.assertEqual(link.calls[0][1], {"state": {"reported": {"a": 1}}, "version": 4})
+
     def test_named_shadows_have_topics_of_their_own(self):
         link = Link()
         play(Shadow(link, "t", "n").update_reported({"a": 1}))
@@ -81,11 +86,22 @@ class Deltas(unittest.TestCase):
             self.delta({"state": {}, "version": version})
         self.assertEqual([version for _, version in self.seen], [4, 5])
 
-    def test_malformed_deltas_reach_no_handler(self):
+    def test_malformed_deltas_are_dropped_and_the_next_good_one_is_not(self):
         self.watch()
-        for body in ([], {}, {"state": {}}, {"state": {}, "version": "1"}, "x"):
-            self.assertRaises((TypeError, KeyError), self.delta, body)  # the client logs it
+        for body in ([], {}, {"state": {}}, {"state": {}, "version": "1"}, {"state": 7, "version": 1}, "x"):
+            self.delta(body)
+        self.link.handlers["$aws/things/t/shadow/update/delta"]("", b"\xff{")
         self.assertEqual(self.seen, [])
+        self.delta({"state": {"a": 1}, "version": 1})
+        self.assertEqual(self.seen, [({"a": 1}, 1)])
+
+    def test_a_shadow_that_was_deleted_counts_anew(self):
+        self.watch()
+        self.delta({"state": {"a": 1}, "version": 9})
+        self.link.answer = Refused("404", "none")
+        play(self.shadow.get())
+        self.delta({"state": {"a": 2}, "version": 1})
+        self.assertEqual(self.seen[-1], ({"a": 2}, 1))
 
 
 if __name__ == "__main__":
