@@ -25,6 +25,8 @@ from edgefleet.artifacts.build import compile_file
 
 PWRON_RESET, HARD_RESET, WDT_RESET, SOFT_RESET = 1, 2, 3, 5
 CONSOLE_KEEP = 1 << 20
+CHIPS = ("unix", "esp32", "rp2")
+IN_ROM = ("network", "ntptime", "esp32")  # loaded when the program asks for them
 
 
 class BoardError(Exception):
@@ -60,8 +62,20 @@ def die_with_parent() -> None:  # pragma: no cover - runs in the child
 class VirtualBoard:
     """One board in `folder` (flash.bin, console.log). Thread-safe; the supply is off until `power_on`."""
 
-    def __init__(self, folder: Path, *, heap: str = "160k", flash_kib: int = 1024, uid: str = "0242ac110002") -> None:
-        """heap: MicroPython heap as `-X heapsize` takes it. uid: machine.unique_id() in hex."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        heap: str = "160k",
+        flash_kib: int = 1024,
+        uid: str = "0242ac110002",
+        chip: str = "unix",
+    ) -> None:
+        """heap: MicroPython heap as `-X heapsize` takes it. uid: machine.unique_id() in hex. chip: `unix`, `esp32` or
+        `rp2`, whose MicroPython the board resembles (boards/UNIX_VIRTUAL/README.md).
+        """
+        if chip not in CHIPS:
+            raise BoardError(f"chip {chip}: must be one of {', '.join(CHIPS)}")
         self.folder = folder
         self.heap = heap
         self.uid = uid
@@ -75,7 +89,15 @@ class VirtualBoard:
         self._cut: str | None = None
         self._watchdog_s = 0.0
         self._fed = 0.0
+        self._chip = chip
+        self._clock_set = False
         folder.mkdir(parents=True, exist_ok=True)
+        self.wifi(True)
+        (folder / "nvs.json").touch()
+
+    def wifi(self, up: bool) -> None:
+        """Whether a station finds its network: see boards/UNIX_VIRTUAL/modules/network.py for what follows from it."""
+        (self.folder / "air").write_text("1" if up else "0")
 
     @property
     def pid(self) -> int | None:
@@ -105,7 +127,7 @@ class VirtualBoard:
                 str(_modules() / "mkflash.py"),
                 str(image),
                 str(files),
-                str(self.folder / "firmware" / "network.mpy"),
+                *(str(self.folder / "firmware" / f"{name}.mpy") for name in IN_ROM),
             ],
             env={**os.environ, "MICROPYPATH": f"{self.folder / 'firmware'}:.frozen"},
             capture_output=True,
@@ -174,7 +196,10 @@ class VirtualBoard:
             "MICROPYPATH": f"{self.folder / 'firmware'}:.frozen",
             "BOARD_UID": self.uid,
             "BOARD_RESET_CAUSE": str(cause),
+            "BOARD_CHIP": self._chip,
         }
+        if self._clock_set and cause != PWRON_RESET:
+            environment["BOARD_CLOCK"] = "set"
         if self._cut:
             environment["BOARD_CUT"] = self._cut
             self._cut = None
@@ -227,6 +252,8 @@ class VirtualBoard:
         elif line.startswith(b"wdt ") and not self._watchdog_s:
             self._watchdog_s = int(line[4:]) / 1000
             self._fed = time.monotonic()
+        elif line == b"clock":
+            self._clock_set = True
         elif line == b"reset":
             self._kill()
             return HARD_RESET

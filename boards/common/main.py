@@ -17,6 +17,29 @@ WATCHDOG_MS = 120000  # covers TLS handshakes and flash erases; from then on the
 DAMAGED_S = 30  # before a restart when edgeagent itself does not load: do not hammer flash and console
 
 
+class Feeder:
+    """Where the chip's watchdog is shorter (rp2: 8.4 s): a timer feeds it for WATCHDOG_MS after the last feed()."""
+
+    def __init__(self):
+        self.feed()
+        self.dog = machine.WDT(timeout=8000)
+        self.timer = machine.Timer(period=2000, callback=self.tick)
+
+    def feed(self):
+        self.until = time.ticks_add(time.ticks_ms(), WATCHDOG_MS)
+
+    def tick(self, timer):  # perhaps in an interrupt: nothing here may allocate
+        if time.ticks_diff(self.until, time.ticks_ms()) > 0:
+            self.dog.feed()
+
+
+def arm():
+    try:
+        return machine.WDT(timeout=WATCHDOG_MS)
+    except ValueError:
+        return Feeder()
+
+
 def reset_cause():
     code = machine.reset_cause()
     for name in ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET"):
@@ -43,7 +66,7 @@ def bare():
 
 def main():
     gc.threshold(4096)  # collect early: what stays is then packed low, and TLS finds its contiguous blocks
-    watchdog = machine.WDT(timeout=WATCHDOG_MS)
+    watchdog = arm()
     seconds = DAMAGED_S
     try:
         from edgeagent.ota import launch

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MicroPython on the ESP32 family.
 
-Not run on hardware yet: it is held to the port contract on the unix port with stand-ins for `esp32`, `machine` and
+Not run on hardware yet: it is held to the port contract on the virtual board with the chip's epoch, floats, `esp32` and
 `ntptime`. Open until a board answers: error numbers of lwIP (118, 119, -202 …) appear as plain numbers in reasons.
 
 Wi-Fi, Ethernet or PPP is brought up by the board's boot code. While none is up, connecting fails and the agent's
@@ -12,13 +12,7 @@ import sys
 
 import esp32
 
-from edgeagent import clock, compat
-from edgeagent.compat import Any, const
-from edgeagent.errors import TransportError
 from edgeagent.ports.micropython import MicroPythonPort
-
-# No certificate of a fleet is older: a clock before this is unset, and TLS would refuse every server.
-_FLOOR = const(1767225600)  # 2026-01-01
 
 
 class Esp32Port(MicroPythonPort):
@@ -38,14 +32,3 @@ class Esp32Port(MicroPythonPort):
         found["idf_free"] = free
         found["idf_largest"] = largest
         return found
-
-    async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> Any:
-        """Sets the clock first, if it is not set."""
-        if clock.now() < _FLOOR:
-            import ntptime
-
-            try:
-                ntptime.settime()  # blocks for at most its own time-out, 1 s
-            except (OSError, OverflowError) as error:
-                raise TransportError("clock is not set, NTP: " + compat.exc_text(error)) from None
-        return await MicroPythonPort.open_stream(self, host, port, server_hostname, ca, cert, key)

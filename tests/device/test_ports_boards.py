@@ -19,6 +19,8 @@ def reset():
     raise SystemExit(64)
 def reset_cause():
     return cause
+def unique_id():
+    return bytes((1, 2, 255))
 class WDT:
     def __init__(self, id=0, timeout=5000):
         print("wdt", timeout)
@@ -133,14 +135,17 @@ def test_the_esp32_tells_the_heap_that_tls_needs(board: Path) -> None:
     assert play(board, ON_ESP32 + "m = port.memory(); print(m['idf_free'], m['idf_largest'])") == (0, "130 80\n")
 
 
-def test_a_csr_is_not_available(board: Path) -> None:
-    code = "try:\n    port.make_csr('x')\nexcept AgentError as e:\n    print(e)"
-    assert play(board, UNIX + code) == (0, "claim.csr: not on this port\n")
+@pytest.mark.parametrize("port", [UNIX, ON_ESP32], ids=["unix", "esp32"])
+def test_the_serial_is_the_machines_id_and_a_plain_process_has_none(
+    board: Path, port: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert play(board, port + "print(port.facts()['serial'])") == (0, "0102ff\n")
+    assert play(tmp_path_factory.mktemp("plain"), UNIX + "print('serial' in port.facts())") == (0, "False\n")
 
 
 def test_the_esp32_sets_an_unset_clock_before_tls(board: Path) -> None:
     code = (
-        "import edgeagent.ports.esp32 as e\ne.clock.now = lambda: 946684800\n"
+        "import edgeagent.ports.micropython as e\ne.clock.now = lambda: 946684800\n"
         "try:\n    asyncio.run(port.open_stream('localhost', 1, 'x', 'ca', 'cert', 'key'))\n"
         "except AgentError as error:\n    print(error)"
     )

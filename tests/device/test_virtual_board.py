@@ -24,14 +24,14 @@ def boots():
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Callable[[str], VirtualBoard]]:
+def board(tmp_path: Path) -> Iterator[Callable[..., VirtualBoard]]:
     boards: list[VirtualBoard] = []
 
-    def make(main: str) -> VirtualBoard:
+    def make(main: str, chip: str = "unix", heap: str = "128k") -> VirtualBoard:
         files = tmp_path / "files"
         files.mkdir()
         (files / "main.py").write_text(BOOTS + main)
-        new = VirtualBoard(tmp_path / "board", heap="128k")
+        new = VirtualBoard(tmp_path / "board", heap=heap, chip=chip)
         new.flash(files)
         boards.append(new)
         return new
@@ -93,6 +93,76 @@ def test_the_wifi_station_connects_once_it_is_active(board: Callable[[str], Virt
     one.power_on()
     wait_for(lambda: "up: True" in one.console, one.console)
     assert "refused: Wifi Not Started" in one.console
+
+
+def test_the_wifi_station_loses_its_network_and_joins_again(board: Callable[..., VirtualBoard]) -> None:
+    one = board(
+        "import network, time\nw = network.WLAN(network.STA_IF)\nw.active(True)\nw.connect('a', 'b')\n"
+        "while True:\n    print('up' if w.isconnected() else 'down', w.status())\n    time.sleep_ms(20)"
+    )
+    one.power_on()
+    wait_for(lambda: "up 1010" in one.console, one.console)
+    one.wifi(False)
+    wait_for(lambda: "down 201" in one.console, one.console)
+    lost = one.console.rindex("down 201")
+    one.wifi(True)
+    wait_for(lambda: "up 1010" in one.console[lost:], one.console)
+
+
+NVS = "import esp32\nn = esp32.NVS('app')\n"
+
+
+def test_nvs_keeps_what_was_committed_over_a_cut(board: Callable[..., VirtualBoard]) -> None:
+    one = board(
+        NVS + "b = bytearray(8)\n"
+        "if boots() == 1:\n    n.set_i32('count', -7); n.set_blob('blob', b'abc'); n.commit(); n.set_i32('late', 1)\n"
+        "    print('written')\n    while True: pass\n"
+        "print('kept', n.get_i32('count'), n.get_blob('blob', b), b[:3])\n"
+        "try: n.get_i32('late')\nexcept OSError as e: print('gone', e.errno)",
+        chip="esp32",
+    )
+    one.power_on()
+    wait_for(lambda: "written" in one.console, one.console)
+    one.kill()
+    wait_for(lambda: "gone" in one.console, one.console)
+    assert "kept -7 3 bytearray(b'abc')" in one.console
+    assert "gone -4354" in one.console
+
+
+def test_nvs_refuses_what_does_not_fit_and_is_wiped_when_no_page_is_free(board: Callable[..., VirtualBoard]) -> None:
+    one = board(
+        NVS + "if boots() == 1:\n"
+        "    for i in range(9): n.set_blob('k%d' % i, bytes(2100))\n"
+        "    n.set_i32('one', 1); n.set_i32('two', 2)\n"
+        "    try: n.set_blob('more', bytes(500))\n    except OSError as e: print('full', e.errno)\n"
+        "    for i in range(16): n.set_i32('i%d' % i, i)\n"
+        "    n.commit(); print('written')\n    while True: pass\n"
+        "try: n.get_i32('one')\nexcept OSError as e: print('wiped', e.errno)",
+        chip="esp32",
+        heap="500k",  # the whole store is in the program's heap here
+    )
+    one.power_on()
+    wait_for(lambda: "written" in one.console, one.console)
+    assert "full -4357" in one.console
+    one.kill()
+    wait_for(lambda: "wiped -4354" in one.console, one.console)
+
+
+def test_floats_from_json_have_32_bits_on_the_esp32(board: Callable[..., VirtualBoard]) -> None:
+    one = board("import json\nprint(json.loads('{\"a\": [16777217.0, 16777217]}'))", chip="esp32")
+    one.power_on()
+    wait_for(lambda: "[16777216.0, 16777217]" in one.console, one.console)
+
+
+def test_the_watchdog_of_the_rp2_has_a_limit(board: Callable[..., VirtualBoard]) -> None:
+    one = board("import machine\ntry: machine.WDT(timeout=9000)\nexcept ValueError as e: print(e)", chip="rp2")
+    one.power_on()
+    wait_for(lambda: "timeout exceeds 8388" in one.console, one.console)
+
+
+def test_an_unknown_chip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="esp32"):
+        VirtualBoard(tmp_path / "b", chip="z80")
 
 
 def test_main_that_returns_leaves_the_repl_waiting(board: Callable[[str], VirtualBoard]) -> None:

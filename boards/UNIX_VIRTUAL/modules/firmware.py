@@ -8,6 +8,7 @@ returns, the board sits in the REPL. A missing boot.py counts as success.
 import os
 import sys
 
+import chip
 import machine
 import vfs
 
@@ -34,7 +35,8 @@ def _start():
     vfs.mount(filesystem, "/")
     os.chdir("/")
     sys.path[:] = ["", ".frozen", "/lib", "/.rom"]
-    for name in ("flash", "firmware"):
+    chip.apply()
+    for name in ("flash", "firmware", "chip"):
         sys.modules.pop(name, None)
     for script in ("boot.py", "main.py"):
         try:

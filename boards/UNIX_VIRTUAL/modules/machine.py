@@ -2,25 +2,52 @@
 """`machine` of the virtual board. The board's power supply and watchdog live in the host process that runs it
 (hil/virtual_board.py); this module speaks to them over a FIFO, one line a command.
 
-Models MicroPython's esp32 port (docs/library/machine.rst, machine.WDT.rst): reset() does not return, nothing runs after
-it, no `finally` and no finaliser; a started WDT cannot be stopped or given a longer timeout.
-Not modelled: pins, timers, sleep modes, brown-out.
+Models MicroPython's esp32 and rp2 ports (docs/library/machine.rst, machine.WDT.rst): reset() does not return, nothing
+runs after it, no `finally` and no finaliser; a started WDT cannot be stopped or given a longer timeout; on rp2 a WDT
+takes 8388 ms at most, and reset() looks like the watchdog's afterwards, because it is. Timers (soft callbacks, as both
+ports have them) fire when the program next asks for the time, which the event loop does in every turn; the real ones
+also fire between two bytecodes of a busy loop.
+Not modelled: pins, sleep modes, brown-out.
 """
 
 import os
 import time
 
+_RP2 = os.getenv("BOARD_CHIP") == "rp2"
 PWRON_RESET = 1
-HARD_RESET = 2
 WDT_RESET = 3
-DEEPSLEEP_RESET = 4
-SOFT_RESET = 5
+if not _RP2:
+    HARD_RESET = 2
+    DEEPSLEEP_RESET = 4
+    SOFT_RESET = 5
 
+# Opened before the board's own file system takes the place of the host's.
 _control = open("control", "wb")
+_air = open("air", "rb")
+_nvs = open("nvs.json", "r+b")
 
 
 def _tell(line):
     _control.write(line)
+
+
+def _radio():
+    """Is there Wi-Fi to be had? The host says so (VirtualBoard.wifi)."""
+    _air.seek(0)
+    return _air.read(1) == b"1"
+
+
+def _nvs_read():
+    _nvs.seek(0)
+    size = int(_nvs.read(8) or 0)
+    return _nvs.read(size)
+
+
+def _nvs_write(text):
+    data = text.encode()
+    _nvs.seek(0)
+    _nvs.write(b"%08d" % len(data) + data)
+    _nvs.flush()
 
 
 def _restart(kind):
@@ -38,7 +65,8 @@ def soft_reset():
 
 
 def reset_cause():
-    return int(os.getenv("BOARD_RESET_CAUSE") or PWRON_RESET)
+    cause = int(os.getenv("BOARD_RESET_CAUSE") or PWRON_RESET)
+    return WDT_RESET if _RP2 and cause > 1 else cause
 
 
 def unique_id():
@@ -46,13 +74,48 @@ def unique_id():
 
 
 def freq():
-    return 160000000
+    return 125000000 if _RP2 else 160000000
+
+
+class Timer:
+    ONE_SHOT = 0
+    PERIODIC = 1
+
+    def __init__(self, id=-1, **settings):
+        if settings:
+            self.init(**settings)
+
+    def init(self, *, mode=PERIODIC, period=-1, callback=None):
+        self.deinit()
+        self.again = mode == Timer.PERIODIC
+        self.period = period
+        self.callback = callback
+        self.due = time.ticks_add(time.ticks_ms(), period)
+        _timers.append(self)
+
+    def deinit(self):
+        if self in _timers:
+            _timers.remove(self)
+
+
+_timers = []
+
+
+def _run_timers():
+    for timer in list(_timers):
+        if time.ticks_diff(time.ticks_ms(), timer.due) >= 0:
+            timer.due = time.ticks_add(timer.due, timer.period)
+            if not timer.again:
+                timer.deinit()
+            timer.callback(timer)
 
 
 class WDT:
     def __init__(self, id=0, timeout=5000):
         if timeout < 1:
             raise ValueError("WDT timeout too short")
+        if _RP2 and timeout > 8388:
+            raise ValueError("timeout exceeds 8388")
         _tell(b"wdt %d\n" % timeout)
 
     def feed(self):

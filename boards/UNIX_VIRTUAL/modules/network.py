@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`network` of the virtual board: a Wi-Fi station whose link is the host's loopback and is up once `connect` is called.
+"""`network` of the virtual board: a Wi-Fi station whose link is the host's loopback, up once `connect` was called and
+while there is a radio (VirtualBoard.wifi).
 
-Models the calls of network.WLAN that the agent uses. Not modelled yet: drops, scans, access-point mode.
+When the radio is lost, `isconnected` says so, and when it is back the station has joined again, as the esp32 and rp2
+drivers do by themselves. Packets are not lost by it: that is the part of a link-fault proxy (hil/link_faults.py).
+Not modelled: scans, access-point mode.
 """
+
+import machine
 
 STA_IF = 0
 AP_IF = 1
@@ -35,7 +40,12 @@ class WLAN:
         WLAN._connected = False
 
     def isconnected(self):
-        return WLAN._connected
+        return WLAN._connected and machine._radio()
+
+    def status(self, what=None):
+        if what == "rssi":
+            return -55
+        return 1010 if self.isconnected() else 201 if WLAN._connected else 1000  # STAT_GOT_IP, NO_AP_FOUND, IDLE
 
     def ifconfig(self):
         return ("127.0.0.1", "255.0.0.0", "127.0.0.1", "127.0.0.1")
