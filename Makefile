@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint unit bench clean
+.PHONY: demo test lint unit bench clean fuzz soak model
 
 demo: $(VENV)/.demo-ready
 	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
@@ -23,6 +23,17 @@ unit: $(VENV)/.dev-ready
 
 bench: $(VENV)/.demo-ready
 	$(BIN)/python -m bench.agent
+
+fuzz: $(VENV)/.dev-ready
+	$(BIN)/python -m tests.fuzz.mqtt $(FUZZ_ARGS)
+
+soak: $(VENV)/.dev-ready
+	$(BIN)/python -m tests.device.test_reconnects 10000
+	$(BIN)/python -m tests.model.soak_jobs --jobs 10000
+
+# 100,000 schedules of jobs, resets and lost messages; MODEL_ARGS="--seed N -v" replays one.
+model: $(VENV)/.dev-ready
+	$(BIN)/python -m tests.model.jobs --schedules 100000 --jobs 2 $(MODEL_ARGS)
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

@@ -26,6 +26,7 @@ from examples.demo.processes import DemoError, FleetManager
 from hil.virtual_board import interpreter
 from tests.integration.rig import Rig
 
+BOARD = "UNIX_VIRTUAL"
 MPY_LIMIT = 40 * 1024
 HEAP_LIMIT_KIB = 128
 STEP_KIB = 4
@@ -33,24 +34,22 @@ SPEED_HEAP_KIB = 160  # a 200 KB application: its hash list and file table do no
 
 
 def mpy_sizes() -> dict[str, int]:
-    """Board file → bytes of bytecode (-O2)."""
-    return {target: len(bytecode) for target, bytecode in devices.agent_bytecode().items()}
+    """Board file → bytes, as they are shipped to the virtual board."""
+    return {target: len(bytecode) for target, bytecode in devices.agent_bytecode(BOARD).items()}
 
 
 def import_heap() -> int:
     """Bytes the resident part retains after import, on an otherwise empty interpreter."""
     program = (
-        "import gc\ngc.collect()\nbefore = gc.mem_alloc()\nimport edgeagent.agent, edgeagent.ports.micropython\n"
-        "import edgeagent.jobs.runner\ngc.collect()\nprint(gc.mem_alloc() - before)"
+        "import gc\ngc.collect()\nbefore = gc.mem_alloc()\nfrom edgeagent import Agent\n"
+        "gc.collect()\nprint(gc.mem_alloc() - before)"
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for target, bytecode in devices.agent_bytecode().items():
-            compiled = Path(scratch) / target
-            compiled.parent.mkdir(parents=True, exist_ok=True)
-            compiled.write_bytes(bytecode)
+        devices.write_agent(Path(scratch) / "agent", BOARD)
         result = subprocess.run(
             [interpreter(), "-X", "heapsize=400k", "-c", program],
-            env={**os.environ, "MICROPYPATH": f"{scratch}:.frozen"},
+            cwd=scratch,  # the sources in the caller's folder would come first
+            env={**os.environ, "MICROPYPATH": f"{scratch}/agent:.frozen"},
             capture_output=True,
             text=True,
             check=True,

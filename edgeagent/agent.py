@@ -17,11 +17,12 @@
 import asyncio
 import gc
 import os
+import sys
 
 from edgeagent import __version__, clock, log
 from edgeagent.attributes import Attributes
 from edgeagent.compat import MICROPYTHON, Any, const, exc_text, exists, traceback_text
-from edgeagent.errors import AgentError, Refused
+from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.jobs.registry import Handlers, unload
 from edgeagent.jobs.runner import Runner
 from edgeagent.mqtt.backoff import Backoff
@@ -46,6 +47,7 @@ class Agent:
 
     client: "Any"
     requests: "Any"
+    credentials: "tuple[str, str]"  # paths of certificate and key in use
     _dog: "Any"
     _runner: "Any"
 
@@ -60,6 +62,8 @@ class Agent:
         self.client = self.requests = None
         self.connected = asyncio.Event()
         self.counters = {"connects": 0}
+        self.collectors: "list[Any]" = []  # (section, function) of diagnostics bundles
+        self.pause = 0  # seconds that the next session is put off; see upload.py
         self.handlers = Handlers()
         self.attributes = Attributes()
         self.attributes.set(**self.facts())
@@ -67,6 +71,7 @@ class Agent:
         self.services: "list[Any]" = []  # coroutine functions that start() keeps running beside the sessions
         self.attached: "list[Any]" = []  # functions without arguments, called in each new session
         self._presence = None
+        self._parts: "dict[str, Any]" = {}
         self._checks: "list[Any]" = []
         self._tasks: "list[Any]" = []
 
@@ -85,7 +90,13 @@ class Agent:
     # --- what an application declares
 
     def job(self, operation: str, resume: bool = False) -> "Any":
-        """Decorator: `async def fn(job)` does the job operation. resume: see JobContext.reset."""
+        """Decorator: `async def fn(job)` does the job operation; job: a JobContext (jobs/runner.py).
+
+        What it returns, a dict or None, becomes the statusDetails of SUCCEEDED. It raises JobFailed(reason, details)
+        for FAILED, JobRejected for REJECTED; any other exception is FAILED with its type and text. resume: after a
+        reset it is called again, with job.resumed and the data of its last checkpoint; else the job is FAILED.
+        Raises ConfigError for a name that cannot stand in a job document.
+        """
 
         def register(function: "Any") -> "Any":
             self.handlers.register(operation, function, resume)
@@ -100,6 +111,18 @@ class Agent:
         """
         self._checks.append(function)
         return function
+
+    def diagnostics(self, name: str) -> "Any":
+        """Decorator: what a function (plain or async) returns, or a generator yields, is section `name` of a bundle.
+
+        Chunks are text, bytes or JSON values; a list is several. If it raises, the bundle says so.
+        """
+
+        def register(function: "Any") -> "Any":
+            self.collectors.append((name, function))
+            return function
+
+        return register
 
     def attribute(self, name: str, value: "Any") -> None:
         """Report a value, or what a function returns, in the shadow. Raises ConfigError naming the attribute."""
@@ -119,6 +142,21 @@ class Agent:
             return function
 
         return register
+
+    def telemetry(self, name: str, value: "Any") -> bool:
+        """Store a value of a series, with the time; it is sent when there is a link. False if it is refused."""
+        return self.part("telemetry").record(name, value)  # type: ignore[no-any-return]
+
+    def series(self, name: str, **options: "Any") -> None:
+        """Declare how a series is filtered and aggregated before it is stored; see telemetry.py."""
+        self.part("telemetry").series(name, **options)
+
+    def part(self, name: str) -> "Any":
+        """The optional part edgeagent/NAME.py of this agent, loaded when first asked for."""
+        if name not in self._parts:
+            __import__("edgeagent." + name)
+            self._parts[name] = sys.modules["edgeagent." + name].Part(self)
+        return self._parts[name]
 
     async def healthy(self) -> "tuple[bool, str]":
         """(True, "") if all health checks pass, else (False, reason)."""
@@ -166,6 +204,9 @@ class Agent:
             from edgeagent.ota.guard import watch
 
             self._begin(lambda: watch(self))
+        for name in ("telemetry", "defender"):
+            if getattr(self.config, name, None):
+                self.part(name)
         for service in self.services:
             self._begin(service)
         try:
@@ -216,6 +257,10 @@ class Agent:
     def make_client(self, client_id: str, cert: str, key: str, will: "Any" = None) -> Client:
         """A client for an identity: paths of certificate and key. will: see Client."""
         config = self.config
+        if not MICROPYTHON:
+            from edgeagent.transports import make_client
+
+            return make_client(config, self.port, client_id, cert, key, will)  # type: ignore[no-any-return]
         return Client(
             lambda: self.port.open_stream(config.endpoint, config.port, config.server_hostname, config.ca, cert, key),
             client_id,
@@ -237,6 +282,10 @@ class Agent:
         The watchdog is fed here, where a stuck session would be noticed, and not by a task of its own.
         """
         self._dog.feed()
+        while self.pause > 0:
+            self.pause -= TICK_S
+            self._dog.feed()
+            await asyncio.sleep(TICK_S)
         gc.collect()
         client = self.client
         if not client:
@@ -250,7 +299,12 @@ class Agent:
             self.attributes.shadow = Shadow(self.requests, self.thing_name)
             self._runner = Runner(self)
             self._begin(self._runner.run)
-        await client.connect()
+        try:
+            await client.connect()
+        except TransportError as error:
+            from edgeagent.explain import explain
+
+            raise explain(self, error) from None
         reader = asyncio.create_task(self.read(client))
         self.attributes.forget()
         try:

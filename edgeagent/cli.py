@@ -17,8 +17,8 @@ from typing import Any
 from edgeagent import __version__, log
 from edgeagent.config import Config, load
 from edgeagent.errors import AgentError, ConfigError
-from edgeagent.identity import Identity
-from edgeagent.ports.linux import LinuxPort
+from edgeagent.identity import Identity, known
+from edgeagent.ports.linux import LinuxPort, logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--config", metavar="FILE", default="agent.json", help="default: agent.json")
 
     run = commands.add_parser("run", parents=[config], help="run the application of the active slot, or a bare agent")
+    run.add_argument("--log", choices=logs.FORMATS, help="form of the log; default: journal under systemd, else text")
     run.add_argument("--supervise", action="store_true", help="restart it when it ends: for hosts without systemd")
     run.set_defaults(command=_run)
     provision = commands.add_parser("provision", parents=[config], help="get an identity by claim, if there is none")
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(command=_status)
     doctor = commands.add_parser("doctor", parents=[config], help="try everything up to the service; name what fails")
+    doctor.add_argument("--json", action="store_true", help="one JSON object: steps, problem")
     doctor.set_defaults(command=_doctor)
     version = commands.add_parser("version", help="print the agent's version")
     version.set_defaults(command=lambda options: print(__version__) or 0)
@@ -60,26 +62,28 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from edgeagent.ports.linux import launcher, preflight
 
+    form = options.log or logs.default()
+    log.configure(sink=logs.sink(form))
     config = load(options.config)  # what is wrong is said once, here, and not by every child
     preflight.check(config, LinuxPort(config))
     if not options.supervise:
         return launcher.run(options.config)
     from edgeagent.ports.linux.supervisor import Supervisor
 
-    return Supervisor(launcher.module_command(options.config)).run()
+    return Supervisor(launcher.module_command(options.config, form)).run()
 
 
 def _known_identity(config: Config, port: LinuxPort) -> tuple[str, str, str] | None:
-    if config.thing_name and config.certificate and config.key:
-        return config.thing_name, config.certificate, config.key
-    return Identity(port.state_dir, port.pem).load()
+    return known(config, Identity(port.state_dir, port.pem).load())
 
 
 def _provision(options: argparse.Namespace) -> int:
     from edgeagent.agent import Agent
 
     log.configure(sink=lambda line: print(line, file=sys.stderr))  # stdout is for the name alone
-    print(asyncio.run(Agent.from_file(options.config).identify())[0])
+    config = load(options.config)
+    identity = _known_identity(config, LinuxPort(config))
+    print((identity or asyncio.run(Agent.from_file(options.config).identify()))[0])
     return 0
 
 
@@ -119,11 +123,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from edgeagent.ports.linux import doctor
 
     config = load(options.config)
-    problem = asyncio.run(doctor.examine(config, lambda step: print(f"ok    {step}")))
-    if problem:
+    steps: list[str] = []
+    problem = asyncio.run(doctor.examine(config, steps.append if options.json else lambda step: print(f"ok    {step}")))
+    if options.json:
+        print(json.dumps({"steps": steps, "problem": problem or None}))
+    elif problem:
         print(f"FAIL  {problem}")
-        return 1
-    return 0
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

@@ -15,11 +15,21 @@ try:
 
     from edgeagent import posix
     from edgeagent.posix import const as const
+    from edgeagent.posix import shut as shut
+    from edgeagent.posix import wait_for as wait_for
 
 except ImportError:
+    from asyncio import wait_for as wait_for  # type: ignore[assignment]
+
     from micropython import const as const  # type: ignore[no-redef, unused-ignore]
 
     Any = posix = None  # type: ignore[misc, assignment]
+
+    def shut(writer):  # type: ignore[no-untyped-def, misc]
+        """Close a stream."""
+        return writer.wait_closed()
+
+
 MICROPYTHON = not posix
 
 

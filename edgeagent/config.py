@@ -6,16 +6,23 @@ Shape (members marked * are required):
     port              default 8883
     server_hostname   name checked in the server certificate; default `endpoint`
     ca*               path of the CA certificate (DER on boards, PEM on CPython)
+    https_ca          path of the CA certificate of presigned URLs' servers, in the same form; default `ca`
     state_dir         where identity, journal and shadow copies live; default given by the port
     slots_dir         where application slots live; default given by the port
     application       module imported from the active slot; default "app"
     trust             path of the update trust file; default: updates are refused
     thing_name        with `certificate` and `key`: a pre-provisioned identity
-    claim             {certificate*, key*, template*, parameters{name: text}, csr: bool}: Fleet Provisioning by claim
+    claim             {certificate*, key*, template*, parameters{name: text}, csr: bool}: Fleet Provisioning by claim.
+                      In a parameter {serial}, {board}, {chip} … stand for that fact of the device
     keepalive         seconds, 30-1200, default 60
     confirm_within    seconds a trial version has to prove itself, 10-3600, default 120
-    presence          topic that says, retained, "online" or "offline" (also as last will); {thing} is the thing name
+    presence          topic, such as "edge/{thing}/presence", that says "online" or "offline", retained and as last will
     attributes        {name: text|number|bool}: fixed facts reported in the shadow
+    device_configuration  {name: text}: what the provisioning template had for the application
+    transport         the MQTT client of a host, see edgeagent/transports; boards have one
+    telemetry         see edgeagent/telemetry.py
+    defender          see edgeagent/defender.py
+    handlers          programs that jobs may run, see edgeagent/jobs/steps.py; boards have none
     log_level         "debug" | "info" | "warning" | "error", default "info"
 Paths are relative to the folder of agent.json.
 """
@@ -35,6 +42,7 @@ class Config:
     port: int
     server_hostname: str
     ca: str
+    https_ca: "str | None"
     state_dir: "str | None"
     slots_dir: "str | None"
     application: str
@@ -47,7 +55,12 @@ class Config:
     confirm_within: int
     log_level: int
     attributes: "dict[str, Any]"
+    device_configuration: "dict[str, str]"
     claim: "dict[str, Any] | None"
+    transport: Any
+    telemetry: Any
+    handlers: Any
+    defender: Any
 
 
 def _texts(data: Any, folder: str, where: str, names: str) -> "dict[str, Any]":
@@ -84,7 +97,7 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
     """data: decoded agent.json. folder: what relative paths start from. Raises ConfigError naming the member."""
     source += ": "
     names = "*endpoint server_hostname application thing_name log_level presence "
-    found = _texts(data, folder, source, names + "*ca/ state_dir/ slots_dir/ trust/ certificate/ key/")
+    found = _texts(data, folder, source, names + "*ca/ https_ca/ state_dir/ slots_dir/ trust/ certificate/ key/")
     found["server_hostname"] = found["server_hostname"] or found["endpoint"]
     found["application"] = found["application"] or "app"
     levels = ("debug", "info", "warning", "error")
@@ -104,6 +117,7 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
     # bool is named because it is no int on MicroPython
     kinds = (str, int, float, bool)
     found["attributes"] = _table(data, source, "attributes", kinds, "must be text, number or bool")
+    found["device_configuration"] = _table(data, source, "device_configuration", str, "must be text")
     claim = data.get("claim")
     if claim is not None:
         source += "claim: "
@@ -117,6 +131,8 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
         raise ConfigError(source + "claim", "is missing (or an identity of its own)")
     made = Config()
     made.claim = claim
+    for name in ("transport", "telemetry", "defender", "handlers"):  # checked where they are used
+        setattr(made, name, data.get(name))
     for name in found:
         setattr(made, name, found[name])
     return made

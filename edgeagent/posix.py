@@ -3,16 +3,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
 import traceback
+from collections.abc import Awaitable
 from typing import Any
 
 
 def const(value: Any) -> Any:
     """Compile-time constant on MicroPython, identity here."""
     return value
+
+
+async def wait_for(awaitable: Awaitable[Any], seconds: float) -> Any:
+    """As asyncio.wait_for of Python 3.12; that of 3.11 forgets a cancellation that comes together with the result."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def shut(writer: Any) -> None:
+    """Close a stream: in order if the peer takes what is left within 3 s, else at once. Raises what the link raises."""
+    try:
+        writer.close()
+        await wait_for(writer.wait_closed(), 3)
+    finally:
+        writer.transport.abort()
 
 
 def ticks_ms() -> int:

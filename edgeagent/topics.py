@@ -10,8 +10,13 @@ CREATE_KEYS = "$aws/certificates/create/json"
 CREATE_FROM_CSR = "$aws/certificates/create-from-csr/json"
 ACCEPTED = "/accepted"
 REJECTED = "/rejected"
+# What a runner of jobs listens to; `+/get/+` covers `$next/get`. The notification is last: no reply may be missed.
+JOB_FILTERS = ("start-next/+", "+/get/+", "+/update/+", "notify-next")
 # Basic Ingest rule that files a device's uploads (diagnostics bundles): on AWS an IoT rule to S3, here built in.
 UPLOAD_RULE = "edgeagent_upload"
+RULES = "$aws/rules/"
+# Not reserved: where a device's telemetry goes unless its configuration says otherwise.
+TELEMETRY = "dt/edgeagent/{thing}/telemetry"
 
 
 def jobs(thing: str, rest: str) -> str:
@@ -36,7 +41,12 @@ def stream(thing: str, name: str, rest: str) -> str:
 
 def upload(thing: str, name: str, part: int, parts: int) -> str:
     """One part of an upload, by Basic Ingest. Payload: the raw bytes of the part; `part` counts from 0."""
-    return "$aws/rules/%s/%s/%s/%d/%d" % (UPLOAD_RULE, thing, name, part, parts)
+    return RULES + "%s/%s/%s/%d/%d" % (UPLOAD_RULE, thing, name, part, parts)
+
+
+def defender(thing: str) -> str:
+    """Device Defender metrics in JSON (section 11)."""
+    return THINGS + thing + "/defender/metrics/json"
 
 
 def matches(name: str, topic: str) -> bool:

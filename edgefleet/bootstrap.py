@@ -29,6 +29,7 @@ from edgefleet.store import Tx
 PROFILE = "edgefleet"
 DEVICE_POLICY = "edgeagent-device"
 CLAIM_POLICY = "edgeagent-claim"
+ROTATE_POLICY = "edgeagent-rotate"
 TEMPLATE = "edgeagent"
 # No identity service stands behind a role here; the model demands one, and the text tells where it comes from.
 PROVISIONING_ROLE = f"arn:aws:iam::{names.ACCOUNT}:role/edgefleet-provisioning"
@@ -121,6 +122,7 @@ def defaults(tx: Tx, registry: RegistryOperations, provisioning: ProvisioningOpe
         return
     registry.create_policy(tx, policyName=DEVICE_POLICY, policyDocument=json.dumps(device_policy()))
     registry.create_policy(tx, policyName=CLAIM_POLICY, policyDocument=json.dumps(claim_policy()))
+    registry.create_policy(tx, policyName=ROTATE_POLICY, policyDocument=json.dumps(rotate_policy()))
     claim = registry.create_keys_and_certificate(tx, setAsActive=True)
     registry.attach_policy(tx, policyName=CLAIM_POLICY, target=claim["certificateArn"])
     provisioning.create_provisioning_template(
@@ -140,10 +142,12 @@ def device_policy() -> dict[str, Any]:
     """A device may connect as itself and use its own topics, nothing else."""
     own = "${iot:Connection.Thing.ThingName}"
     publish = [f"$aws/things/{own}/*", f"$aws/rules/{topics.UPLOAD_RULE}/{own}/*", f"edge/{own}/*"]
+    publish.append(topics.TELEMETRY.replace("{thing}", own))
     receive = [f"$aws/things/{own}/*", f"edge/{own}/*"]
     return _policy(
         _allow("iot:Connect", [names.arn(f"client/{own}")]),
         _allow("iot:Publish", [names.arn(f"topic/{topic}") for topic in publish]),
+        _allow("iot:RetainPublish", [names.arn(f"topic/edge/{own}/presence")]),
         _allow("iot:Receive", [names.arn(f"topic/{topic}") for topic in receive]),
         _allow("iot:Subscribe", [names.arn(f"topicfilter/{topic}") for topic in receive]),
     )
@@ -151,16 +155,27 @@ def device_policy() -> dict[str, Any]:
 
 def claim_policy() -> dict[str, Any]:
     """A claim certificate may connect under any name, get a certificate, and run the one template (section 6.2)."""
+    return _policy(_allow("iot:Connect", [names.arn("client/*")]), *_provisioning())
+
+
+def rotate_policy() -> dict[str, Any]:
+    """To be attached to a thing group for as long as its devices are to replace their certificates (docs/identity.md).
+
+    That a device gets one for itself only is held by provisioning/device_plane.py, which knows who asks.
+    """
+    return _policy(*_provisioning())
+
+
+def _provisioning() -> list[dict[str, Any]]:
     allowed = [
         topics.CREATE_KEYS.removesuffix("json") + "*",
         topics.CREATE_FROM_CSR.removesuffix("json") + "*",
         topics.provision(TEMPLATE).removesuffix("json") + "*",
     ]
-    return _policy(
-        _allow("iot:Connect", [names.arn("client/*")]),
+    return [
         _allow(["iot:Publish", "iot:Receive"], [names.arn(f"topic/{topic}") for topic in allowed]),
         _allow("iot:Subscribe", [names.arn(f"topicfilter/{topic}") for topic in allowed]),
-    )
+    ]
 
 
 def template_body() -> dict[str, Any]:

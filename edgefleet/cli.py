@@ -22,6 +22,7 @@ _COMMANDS = (
     "edgefleet.commands.things",
     "edgefleet.commands.search",
     "edgefleet.commands.jobs",
+    "edgefleet.commands.diagnostics",
     "edgefleet.commands.device",
     "edgefleet.artifacts.cli",
 )

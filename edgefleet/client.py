@@ -48,10 +48,16 @@ def connect(args: argparse.Namespace, service: str) -> Any:
     try:
         if args.data is None and (args.profile or args.endpoint_url):
             session: Any = boto3.Session(profile_name=args.profile, region_name=args.region)
-            return session.client(service, endpoint_url=args.endpoint_url, config=Config(retries=_RETRIES))
+            config = Config(retries=_RETRIES, signature_version=_signature(service))
+            return session.client(service, endpoint_url=args.endpoint_url, config=config)
         return _of_site(args, service)
     except (BotoCoreError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+def _signature(service: str) -> str | None:
+    """botocore would presign for S3 with version 2, which new buckets do not take; None: its default."""
+    return "s3v4" if service == "s3" else None
 
 
 def _of_site(args: argparse.Namespace, service: str) -> Any:
@@ -74,6 +80,7 @@ def _of_site(args: argparse.Namespace, service: str) -> Any:
     )
     config = Config(
         retries=_RETRIES,
+        signature_version=_signature(service),
         s3={"addressing_style": "path"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

@@ -1,28 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lay out the files of a device that is about to be onboarded: a board's file system, or a Pi's folder.
 
-A board gets the agent as .mpy (the files that edgeagent/package.json lists, nothing else), DER credentials, and its
-first application in slot `a`. A CPython device has the agent installed by pip; it gets PEM credentials and the slot.
+A board gets the agent as linked .mpy (of the modules that edgeagent/package.json lists, nothing else), DER credentials,
+and its first application in slot `a`. A CPython device has the agent installed by pip; it gets PEM credentials and the
+slot.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import edgeagent
 from edgeagent.config import parse
 from edgeagent.errors import ConfigError
 from edgeagent.identity import pem_to_der
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
 from edgefleet.artifacts.build import Artifact, compile_file
+from edgefleet.artifacts.link import link
+from edgefleet.artifacts.modules import PACKAGE, defines
 from edgefleet.errors import InputError
 
 BOARD_SCRIPTS = ("boot.py", "main.py")
+PLATFORMS = {"ESP32": "esp32", "RPI_PICO": "rp2", "UNIX": "linux"}  # beginning of a board's name → its sys.platform
+OPTIMISE = 3  # without line numbers, which would be a tenth of the bytes; tracebacks still name file and function
+# What is imported by a name made at run time: folder → what a module in it defines then; and the modules that do it.
+LOADED_BY_NAME = {"edgeagent.jobs": ("run", "RESUME"), "edgeagent": ("Part",)}
+LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch")
 
 
 def configuration(
@@ -44,19 +55,85 @@ def configuration(
 
 
 def agent_files() -> dict[str, Path]:
-    """Board path (`edgeagent/mqtt/client.mpy` …) → source, as edgeagent/package.json lists them."""
+    """Module (`edgeagent.mqtt.client` …) → source, as edgeagent/package.json lists them: what boards may run."""
     package = Path(str(resources.files("edgeagent")))
     listing = json.loads((package / "package.json").read_text())
-    return {target.removesuffix(".py") + ".mpy": package / source for target, source in listing["urls"]}
-
-
-def agent_bytecode() -> dict[str, bytes]:
-    """Board path → .mpy at -O2. Tracebacks name a file as `mqtt/client`: every module carries its own name in RAM."""
-    package = "edgeagent/"
     return {
-        target: compile_file(source, target.removeprefix(package).removesuffix(".mpy"))
-        for target, source in agent_files().items()
+        target.removesuffix(".py").removesuffix("/__init__").replace("/", "."): package / source
+        for target, source in listing["urls"]
     }
+
+
+@cache
+def agent_sources(board: str = "") -> dict[str, str]:
+    """Path on the board without its ending (`edgeagent/__init__`, `edgeagent/jobs/ota` …) → linked source.
+
+    board: MicroPython's board name; only the port of that chip is in it. "": runs on all, with all ports.
+    Raises LinkError.
+    """
+    files = agent_files()
+    platform = next((name for start, name in PLATFORMS.items() if board.startswith(start)), "")
+    port = f"edgeagent.ports.{platform}"
+    ports = [port if port in files else "edgeagent.ports.micropython"] if platform else []
+    bundles = link(
+        files[PACKAGE].parent.parent,
+        resident=["edgeagent.agent", "edgeagent.ota.launch", *ports],
+        loaded_by_name={
+            module: names
+            for module, source in files.items()
+            for place, names in LOADED_BY_NAME.items()
+            if module.rpartition(".")[0] == place and defines(source, names)
+        },
+        public=edgeagent.PUBLIC,
+        public_modules=edgeagent.PUBLIC_MODULES,
+        dynamic=LOADERS,
+        platform=platform,
+    )
+    found = {}
+    for module, text in bundles.items():
+        if module not in files:
+            raise InputError(f"edgeagent/package.json does not list {module}")
+        path = module.replace(".", "/")
+        found[path + "/__init__" if files[module].name == "__init__.py" else path] = text
+    return found
+
+
+@cache
+def agent_bytecode(board: str = "", optimise: int = OPTIMISE) -> dict[str, bytes]:
+    """Board path (`edgeagent/jobs/ota.mpy` …) → .mpy. board: see `agent_sources`.
+
+    optimise: 3, or 2 to keep line numbers, those of `agent_sources`. Tracebacks name a file as `jobs/ota`: every module
+    carries its own name in RAM.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        linked = Path(scratch) / "linked.py"
+        for path, text in agent_sources(board).items():
+            linked.write_text(text)
+            name = path.removeprefix("edgeagent/").removesuffix("/__init__")
+            found[path + ".mpy"] = compile_file(linked, "edgeagent" if name == "__init__" else name, optimise)
+    return found
+
+
+def write_agent(folder: Path, board: str = "", optimise: int = OPTIMISE) -> None:
+    """Fill `folder` with the agent for a board, as `mpremote mip install FOLDER/package.json` takes it.
+
+    Beside it, in FOLDER/source, lies what was compiled: to look up the lines of a traceback. Raises InputError.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "package.json").exists():
+        raise InputError(f"{folder}: is not empty and was not made by this command")
+    shutil.rmtree(folder, ignore_errors=True)
+    bytecode = agent_bytecode(board, optimise)
+    _write(folder, bytecode)
+    _write(folder / "source", {f"{path}.py": text.encode() for path, text in agent_sources(board).items()})
+    listing = {"version": edgeagent.__version__, "urls": [[path, path] for path in sorted(bytecode)]}
+    (folder / "package.json").write_text(json.dumps(listing, indent=2) + "\n")
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
 
 
 def prepare(
@@ -64,6 +141,7 @@ def prepare(
     config: Mapping[str, Any],
     *,
     on_board: bool,
+    board: str = "",
     ca: Path,
     claim_certificate: Path,
     claim_key: Path,
@@ -73,24 +151,21 @@ def prepare(
     """Fill the folder `files` with a MicroPython board's file system, or with what a CPython agent needs
     (`edgeagent run --config FILES/agent.json`).
 
-    application: folder of a built artifact (edgefleet artifact build). Raises InputError naming what is wrong.
+    board: see `agent_sources`. application: folder of a built artifact (edgefleet artifact build).
+    Raises InputError naming what is wrong.
     """
     _reset(files)
     if on_board:
-        _agent(files)
+        _agent(files, board)
     form = "der" if on_board else "pem"
     _credentials(files, ca, claim_certificate, claim_key, form)
     _install(files, config, form, "/" if on_board else "", trust, application)
 
 
-def _agent(files: Path) -> None:
+def _agent(files: Path, board: str) -> None:
     scripts = resources.files("boards.common")
-    for script in BOARD_SCRIPTS:
-        (files / script).write_text((scripts / script).read_text())
-    for target, bytecode in agent_bytecode().items():
-        compiled = files / "lib" / target
-        compiled.parent.mkdir(parents=True, exist_ok=True)
-        compiled.write_bytes(bytecode)
+    _write(files, {script: (scripts / script).read_bytes() for script in BOARD_SCRIPTS})
+    _write(files / "lib", agent_bytecode(board))
 
 
 def _reset(files: Path) -> None:

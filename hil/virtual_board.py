@@ -93,11 +93,16 @@ class VirtualBoard:
         self._clock_set = False
         folder.mkdir(parents=True, exist_ok=True)
         self.wifi(True)
+        self.adc(0)
         (folder / "nvs.json").touch()
 
     def wifi(self, up: bool) -> None:
         """Whether a station finds its network: see boards/UNIX_VIRTUAL/modules/network.py for what follows from it."""
         (self.folder / "air").write_text("1" if up else "0")
+
+    def adc(self, level: int) -> None:
+        """What machine.ADC reads, 0 to 65535."""
+        (self.folder / "adc").write_text(f"{level:05d}")
 
     @property
     def pid(self) -> int | None:

@@ -23,7 +23,7 @@ class Feeder:
     def __init__(self):
         self.feed()
         self.dog = machine.WDT(timeout=8000)
-        self.timer = machine.Timer(period=2000, callback=self.tick)
+        self.timer = machine.Timer(-1, period=2000, callback=self.tick)
 
     def feed(self):
         self.until = time.ticks_add(time.ticks_ms(), WATCHDOG_MS)
@@ -59,7 +59,7 @@ def application():
 
 
 def bare():
-    from edgeagent.agent import Agent
+    from edgeagent import Agent
 
     Agent.from_file(CONFIG).run()
 
@@ -69,7 +69,7 @@ def main():
     watchdog = arm()
     seconds = DAMAGED_S
     try:
-        from edgeagent.ota import launch
+        from edgeagent import launch
 
         if not launch.run(ROOT, application(), bare, reset_cause()):
             launch.failed(ROOT, "the application ended by itself")

@@ -23,8 +23,9 @@ from edgeagent.ota import trial
 RESUME = True
 
 
-async def run(job: "Any") -> "dict[str, Any]":
-    """Handler. Returns {"version", "previous"} of a confirmed update.
+async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[str, Any]":
+    """Handler. source: takes the place of `fetch`. approve: coroutine function of folder and manifest that has the last
+    word before the new version may run. Returns {"version", "previous"} of a confirmed update.
 
     Raises JobRejected for a bad document, UpdateError with a code of docs/ota.md for what went wrong.
     """
@@ -32,7 +33,7 @@ async def run(job: "Any") -> "dict[str, Any]":
     own = "%s/%d" % (job.id, job.execution)
     status = trial.status(root)
     if status["job"] != own:
-        await _install(job, root, own)
+        await _install(job, root, own, source or fetch, approve)
     elif status["state"] == "trial":
         if status["boots"]:
             await _prove(job, root, status)
@@ -40,11 +41,14 @@ async def run(job: "Any") -> "dict[str, Any]":
             job.reset("update")
     status = trial.status(root)
     if status["state"] == "confirmed":
+        from edgeagent.jobs import trust
+
+        trust.keep_floor(job.agent.config.trust, status["floor"])
         return {"version": status["version"], "previous": status["previous_version"] or "none"}
     raise UpdateError("rolled-back", status["reason"] or "no restart")
 
 
-async def _install(job: "Any", root: str, own: str) -> None:
+async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any") -> None:
     """Put the verified artifact into the inactive slot, going on where an earlier try stopped, and restart into it.
 
     Does not return if all goes well. Phases follow each other, and what a phase brought into memory is dropped after
@@ -71,24 +75,32 @@ async def _install(job: "Any", root: str, own: str) -> None:
         def keep(number: int, data: bytes) -> None:
             raw.extend(data)
 
-        await _fetch(job, stream, 0, sizes[0], keep)
+        if "trust" in job.document:
+            from edgeagent.jobs.trust import rotate
+
+            await rotate(agent, job.document["trust"])
+            del rotate
+        await source(job, stream, 0, sizes[0], keep)
         unload(["edgeagent.ota.transfer"])
         from edgeagent.ota import verify
 
         trust = verify.load_trust(agent.config.trust)
         manifest, artifact = await verify.open_envelope(raw, trust)
-        verify.check(manifest, agent.port.facts(), agent.version, max(trust.floor, trial.status(root)["floor"]))
+        facts = dict(agent.config.device_configuration)
+        facts.update(agent.facts())
+        verify.check(manifest, facts, agent.version, max(trust.floor, trial.status(root)["floor"]))
         del trust, verify
         raw = bytearray()
-        unload(["edgeagent.ota.verify", "edgeagent.ota.ecdsa", "edgeagent.ota.manifest"])
-        if sizes[1:] != [32 * manifest.blocks, manifest.size]:
+        unload(["edgeagent.p256", "edgeagent.jobs.trust"])
+        unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])
+        if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
             raise UpdateError("size", "not the artifact's")
         from edgeagent.ota.slots import Slots
         from edgeagent.ota.writer import Writer
 
         slots = Slots(root)
         folder = slots.prepare(artifact)
-        await _fetch(job, stream, 1, sizes[1], keep)
+        await source(job, stream, 1, sizes[1], keep)
         writer = Writer(folder, manifest, raw)
 
         def tick(percent: int) -> Any:
@@ -99,8 +111,10 @@ async def _install(job: "Any", root: str, own: str) -> None:
             missing = manifest.size - first * 4096
             if missing > slots.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - slots.free()))
-            await _fetch(job, stream, 2, manifest.size, writer.block, first, tick)
+            await source(job, stream, 2, manifest.size, writer.block, first, tick)
             await writer.finish()
+            if approve:
+                await approve(folder, manifest)
         finally:
             writer.close()
         slots.complete(artifact, manifest.version, manifest.security_version)
@@ -116,9 +130,7 @@ async def _install(job: "Any", root: str, own: str) -> None:
         raise
 
 
-async def _fetch(
-    job: "Any", stream: str, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None
-) -> None:
+async def fetch(job: "Any", stream: str, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None) -> None:
     """As Fetcher.fetch, for one file of the stream; nothing of the transfer is left in use afterwards."""
     from edgeagent.ota.transfer import Fetcher
 

@@ -10,8 +10,9 @@ from edgeagent.errors import ProtocolError
 
 # Refusals after which an execution is no longer ours: finished by somebody else, or gone (section 3.10).
 OVER = ("InvalidStateTransition", "TerminalStateReached", "ResourceNotFound")
-# "Retry only RequestThrottled and InternalError" (section 3.10).
-PASSING = ("RequestThrottled", "InternalError")
+# "Retry only RequestThrottled and InternalError" (section 3.10). VersionMismatch: another writer came between, for a
+# service that compares versions unasked; what is sent expects none, so the same again is the recovery.
+PASSING = ("RequestThrottled", "InternalError", "VersionMismatch")
 
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 
@@ -47,27 +48,33 @@ def execution(reply: "dict[str, Any]") -> "dict[str, Any] | None":
     return data if data["status"] == "IN_PROGRESS" else None
 
 
-def update(status: str, details: "dict[str, Any] | None", number: int) -> "dict[str, Any]":
-    """Body of a `{jobId}/update` request (section 3.7).
+def update(
+    status: str, details: "dict[str, Any] | None", number: int, minutes: "int | None" = None
+) -> "dict[str, Any]":
+    """Body of a `{jobId}/update` request (section 3.7). minutes: of the step timer (section 3.8), None to leave it.
 
     The execution number is always sent, so that a late report can never hit the retry of the same job. The expected
     version never is: after a lost reply our own count would be behind (section 3.12, Greengrass lite).
     """
-    body = {"status": status, "executionNumber": number}
+    body: "dict[str, Any]" = {"status": status, "executionNumber": number}
+    details = clean_details(details or {})
     if details:
-        body["statusDetails"] = clean_details(details)
+        body["statusDetails"] = details
+    if minutes:
+        body["stepTimeoutInMinutes"] = minutes
     return body
 
 
 def clean_details(details: "dict[str, Any]") -> "dict[str, str]":
     """statusDetails as the service accepts them: at most 10 pairs, text values without control characters.
 
-    Numbers and booleans become text; empty values, None and the pairs beyond the tenth are left out; too long values
-    keep their start. Characters that a key may not have become `_`. Source: section 1.1.
+    `reason` is one of the ten if it is there. Numbers and booleans become text; empty values, None and the pairs beyond
+    the tenth are left out; too long values keep their start. Characters that a key may not have become `_`.
+    Source: section 1.1.
     """
     out: "dict[str, str]" = {}
-    for key in details:
-        value = details[key]
+    for key in ["reason"] + list(details):
+        value = details.get(key)
         if value is None or value == "" or len(out) > 9:
             continue
         text = str(value)[:1024]
@@ -78,7 +85,7 @@ def clean_details(details: "dict[str, Any]") -> "dict[str, str]":
             # [^\p{C}]: controls, surrogates and private use; of the format characters those that occur in real text.
             if code < 32 or 126 < code < 160 or 0x200A < code < 0x202F or 0xD7FF < code < 0xF900:
                 text = text.replace(char, " ")
-        name = str(key)[:128]
+        name = str(key)[:128] or "_"
         for char in name:
             if char != ":" and char.lower() not in _NAME_CHARS:
                 name = name.replace(char, "_")

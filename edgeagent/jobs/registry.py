@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which function does a job operation. Built-in ones are loaded when a job needs them, and dropped on boards after it.
 
-A built-in operation NAME is the module `edgeagent.jobs.NAME` with `async def run(job)` and the constant RESUME.
+A built-in operation NAME is the module `edgeagent.jobs.NAME` (`-` is `_` there) with `async def run(job)` and the
+constant RESUME.
 """
 
 import gc
@@ -11,7 +12,7 @@ from edgeagent.compat import MICROPYTHON, Any
 from edgeagent.errors import ConfigError
 from edgeagent.jobs.protocol import is_name
 
-_BUILT_IN = ("config", "diagnostics", "ota", "reboot")
+_BUILT_IN = ("afr_ota", "config", "diagnostics", "ota", "reboot", "rotate-certificate", "steps", "trust")
 
 
 class Handlers:
@@ -33,8 +34,13 @@ class Handlers:
     def get(self, operation: str) -> "tuple[Any, bool] | None":
         """(function, resume) of an operation, or None if this device does not know it."""
         if operation in _BUILT_IN and operation not in self._known:
-            operation = "edgeagent.jobs." + operation
-            __import__(operation)
+            operation = "edgeagent.jobs." + operation.replace("-", "_")
+            try:
+                __import__(operation)
+            except ImportError as error:
+                if operation not in str(error):
+                    raise
+                return None  # this device does not have it: programs need Linux, and a board may leave files out
             module = sys.modules[operation]
             return module.run, module.RESUME
         return self._known.get(operation)
@@ -49,6 +55,8 @@ def unload(names: "Any", resident: "Any" = ()) -> None:
         for name in list(sys.modules):
             if name in names or (resident and name not in resident and name.startswith("edgeagent.")):
                 parent, child = name.rsplit(".", 1)
+                holder = sys.modules.get(parent)
                 del sys.modules[name]
-                delattr(sys.modules[parent], child)
+                if holder:  # else it has just gone as well
+                    delattr(holder, child)
         gc.collect()

@@ -10,21 +10,23 @@
       journalled yet               the same execution
     IN_PROGRESS, handler runs or   the handler goes on            describe; resume=True: call it with job.resumed;
       resets the device                                           else FAILED "interrupted by a reset (cause)"
-    terminal, to be reported       send again on reconnect        send again
+    terminal, to be reported       describe; send again           the same
     report accepted, record not    (not possible)                 send again; refused as already terminal: forget
       removed yet
 
 Whatever the service answers to say that the execution is over (cancelled, timed out, deleted: InvalidStateTransition,
-TerminalStateReached, ResourceNotFound) makes the runner cancel the handler and forget. notify-next only wakes the
-runner: what has become of the running execution is asked with describe, since another execution may be shown in front
-without ours being over (aws-iot-protocol.md 3.11, J3 in the worked sequence).
+TerminalStateReached, ResourceNotFound) makes the runner cancel the handler and forget; so does a describe that shows
+another queuedAt: the job was deleted, and its id used again. notify-next only wakes the runner: what has become of the
+running execution is asked with describe, since another execution may be shown in front without ours being over
+(aws-iot-protocol.md 3.11, J3 in the worked sequence). Before a report that is asked too, unless it was certain since
+the link came up and the last notification.
 """
 
 import asyncio
 
 from edgeagent import clock, log, topics
 from edgeagent.compat import Any, const, exc_text, traceback_text
-from edgeagent.errors import AgentError, JobFailed, JobRejected, Refused, TransportError
+from edgeagent.errors import AgentError, JobFailed, JobRejected, ProtocolError, Refused, TransportError
 from edgeagent.jobs import protocol
 from edgeagent.jobs.journal import Journal
 from edgeagent.jobs.registry import unload
@@ -39,7 +41,9 @@ class JobContext:
 
     id, execution: job id and execution number. operation, document: what is asked for. resumed: True if this is the
     continuation after a reset. data: what `checkpoint` has stored. agent: the Agent. revoked: True once the service
-    has ended the execution; nothing is reported any more.
+    has ended the execution; nothing is reported any more. minutes: of the step timer, 1 to 10080: the service ends the
+    execution as TIMED_OUT when so long has passed since the latest progress(), which starts it again; None: there is
+    none; -1 stops it. First set from the document's stepTimeoutInMinutes; a handler may change it at any time.
     """
 
     id: str
@@ -48,6 +52,7 @@ class JobContext:
     operation = ""
     resumed: bool
     data: "dict[str, Any]"
+    minutes: "int | None" = None
     revoked = False
     agent: "Any"
     runner: "Any"
@@ -55,8 +60,9 @@ class JobContext:
     outcome: "Any"  # (status, reason, details)
 
     async def progress(self, percent: "int | None" = None, **details: "Any") -> bool:
-        """Report IN_PROGRESS with `details` as statusDetails (they replace the earlier ones).
+        """Report IN_PROGRESS with `details` as statusDetails (they replace the earlier ones; none leave them).
 
+        Restarts the step timer, if there is one.
         True: the service has accepted it. False: it could not be told within 30 s, which is no reason to stop working.
         If the service has ended the job: `revoked` becomes true and asyncio.CancelledError is raised.
         """
@@ -65,7 +71,7 @@ class JobContext:
         while clock.elapsed_ms(start) < _PROGRESS_MS:
             try:
                 await asyncio.wait_for(self.agent.connected.wait(), 15)
-                await self.runner.update(self.id, "IN_PROGRESS", details, self.execution)
+                await self.runner.update(self.id, "IN_PROGRESS", details, self.execution, self.minutes)
                 return True
             except Refused as error:
                 if error.code in protocol.OVER:
@@ -107,6 +113,9 @@ class Runner:
         self._topic = topics.jobs(agent.thing_name, "")
         self._journal = Journal(agent.port.state_dir + "/job.json")
         self._record = self._journal.read()
+        # When the execution at hand was queued: an id of which the job was deleted may be used again.
+        self._queued = self._record and self._record.get("queuedAt")
+        self._sure = False  # that the execution to be reported is still ours
         self._job: "JobContext | None" = None
         self._wake = asyncio.Event()
         agent.client.on(self._topic + "notify-next", self._notified)
@@ -114,13 +123,12 @@ class Runner:
 
     async def attach(self) -> None:
         """Subscribe in a new session and look for work. Raises TransportError, Refused."""
-        # `+/get/+` covers `$next/get` as well; the notification comes last: replies must not be missed.
-        rests = ("start-next/+", "+/get/+", "+/update/+", "notify-next")
-        await self.agent.requests.subscribe([self._topic + rest for rest in rests])
-        self._wake.set()
+        await self.agent.requests.subscribe([self._topic + rest for rest in topics.JOB_FILTERS])
+        self._notified()
 
     def _notified(self, *_: "Any") -> None:
         """There may be work; a message that was too large to be received says no less."""
+        self._sure = False
         self._wake.set()
 
     async def run(self) -> None:
@@ -134,6 +142,7 @@ class Runner:
                     if idle:
                         await self._wake.wait()
                 except AgentError as error:
+                    self._sure = False
                     log.warning("jobs", "%s", error)
                     await asyncio.sleep(self.backoff.next())
         finally:
@@ -151,17 +160,22 @@ class Runner:
             if not job.task:
                 self._settle(job)  # there was no memory for it
                 return False
-            body = {"executionNumber": job.execution, "includeJobDocument": False}
-            if not await self._ask(job.id + "/get", body) and job.task:
-                job.revoked = True
-                job.task.cancel()
+            if not await self._ask(job.id + "/get", job.execution, False):
+                self._sure = False  # should its handler have ended meanwhile
+                if job.task:
+                    job.revoked = True
+                    job.task.cancel()
             return True
         if not record:
-            found = await self._ask("start-next", {})
-        elif record["status"] == "IN_PROGRESS":
-            found = await self._ask(record["jobId"] + "/get", {"executionNumber": record["executionNumber"]})
+            found = await self._ask("start-next")
         else:
-            return await self._report(record)
+            working = record["status"] == "IN_PROGRESS"
+            if working or not self._sure:
+                found = await self._ask(record["jobId"] + "/get", record["executionNumber"], working)
+                if not found:
+                    return self._forget("is over")
+            if not working:
+                return await self._report(record)
         if found:
             self._job = job = JobContext()
             job.agent = self.agent
@@ -172,30 +186,43 @@ class Runner:
             job.resumed = record is not None
             job.data = record["data"] if record else {}
             job.task = asyncio.create_task(self._execute(job))
-        elif record:
-            return self._forget("is over")
         return True
 
-    async def _ask(self, rest: str, body: "dict[str, Any]") -> "dict[str, Any] | None":
+    async def _ask(self, rest: str, number: "int | None" = None, document: bool = True) -> "Any":
         """The execution that an answer tells of, while it is ours to work on, else None.
 
-        body: empty for start-next, which answers even when there is nothing.
+        number: of the execution; None for start-next, which answers even when there is nothing.
         """
         call = self.agent.requests.call
+        body: "dict[str, Any]" = {"executionNumber": number, "includeJobDocument": document} if number else {}
+        self._sure = True  # unless something comes in meanwhile
         try:
             reply = await call(self._topic + rest, body)
-        except Refused as error:
+        except (Refused, ProtocolError) as error:
             if body and error.code in protocol.OVER:
                 return None
-            if error.code != "ReplyTooLarge":
+            if error.code != "ReplyTooLarge" and isinstance(error, Refused):
                 raise
-            # Started all the same. Without its document it will be rejected as too large.
-            reply = await call(self._topic + "$next/get", {"includeJobDocument": False})
-        return protocol.execution(reply)
+            # Too large, nested too deeply or no JSON, but started. Without its document it will be rejected, once it
+            # was asked for by name: whose answer was too large is not known, it may be a late one.
+            if not body:
+                rest = "$next/get"
+            body["includeJobDocument"] = False
+            reply = await call(self._topic + rest, body)
+        found = protocol.execution(reply)
+        if found:
+            queued = found.get("queuedAt")
+            if not number:
+                self._queued = queued
+                if body:
+                    return await self._ask(found["jobId"] + "/get", found["executionNumber"])
+            elif self._queued and queued != self._queued:
+                return None
+        return found
 
-    def update(self, job: str, status: str, details: "Any", number: int) -> "Any":
+    def update(self, job: str, status: str, details: "Any", number: int, minutes: "int | None" = None) -> "Any":
         """The request that reports a status, to be awaited."""
-        body = protocol.update(status, details, number)
+        body = protocol.update(status, details, number, minutes)
         return self.agent.requests.call(self._topic + job + "/update", body)
 
     # --- the handler
@@ -206,10 +233,10 @@ class Runner:
         found: "Any" = None
         try:
             try:
-                from edgeagent.jobs.document import parse
+                from edgeagent.jobs.document import prepare
 
-                job.operation = parse(job.document)
-                del parse
+                job.operation = await prepare(job)
+                del prepare
                 unload(["edgeagent.jobs.document"])
                 found = self.agent.handlers.get(job.operation)
                 if not found:
@@ -226,9 +253,10 @@ class Runner:
                 details = await found[0](job)
                 if not isinstance(details or {}, dict):
                     raise JobFailed("the handler's result is not a dict")
-                job.outcome = "SUCCEEDED", "", details
+                job.outcome = "SUCCEEDED", "", protocol.clean_details(details or {})
             except JobFailed as error:
-                job.outcome = error.status, str(error), error.body
+                job.outcome = error.status, str(error), None
+                job.outcome = error.status, str(error), protocol.clean_details(error.body)
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
             except MemoryError:
@@ -241,7 +269,7 @@ class Runner:
             except Exception as error:  # the application's; it must end its job, not the agent
                 job.outcome = "FAILED", exc_text(error), None
                 log.error("jobs", "%s", traceback_text(error, 400))
-        except Exception:  # noqa: S110 - no memory; once the handler's modules are gone there will be
+        except Exception:  # noqa: S110 - no memory (once the handler's modules are gone there will be), or bad details
             pass
         found = job.task = None
         self._wake.set()
@@ -256,6 +284,7 @@ class Runner:
         self._record = {
             "jobId": job.id,
             "executionNumber": job.execution,
+            "queuedAt": self._queued,
             "operation": job.operation,
             "bootId": self.agent.port.boot_id(),
             "status": status,
@@ -273,7 +302,7 @@ class Runner:
         else:
             status, reason, details = job.outcome
             details = dict(details or {})
-            details["reason"] = reason
+            details["reason"] = reason or details.get("reason")
             log.info("jobs", "%s: %s %s", job.id, status, reason)
             try:
                 self.keep(job, status, protocol.clean_details(details))

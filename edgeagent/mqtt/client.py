@@ -12,6 +12,8 @@ How a link ends, and what waiting callers see:
   otherwise their callers get TransportError and decide (MQTT 3.1.1, 4.4).
 * a task cancelled half-way through writing a packet takes the link with it, since the rest of the packet is lost.
 
+The client queues nothing: 8 exchanges are open at most, further callers wait for their turn with their own payloads.
+
 Handlers run in the reader: nothing else is received until they return, and PUBACK goes out after that, so a handler
 makes its message durable or hands it to another task, quickly. It must not wait for the client: what it waits for would
 time out. If it raises, the message is not acknowledged: the server may send it again in the next session.
@@ -21,7 +23,7 @@ import asyncio
 import gc
 
 from edgeagent import log, topics
-from edgeagent.compat import Any, const, exc_text
+from edgeagent.compat import Any, const, exc_text, shut, wait_for
 from edgeagent.errors import AgentError, ProtocolError, Refused, TransportError
 from edgeagent.limits import LIMITS
 from edgeagent.mqtt import packet
@@ -60,7 +62,8 @@ class Client:
         clean: bool = True,
         will: "tuple[str, str] | None" = None,
     ) -> None:
-        """open_stream: async () -> (reader, writer). keepalive: seconds. Receives at most LIMITS.MQTT_PACKET bytes.
+        """open_stream: async () -> (reader, writer). keepalive: seconds, from 1. Receives at most LIMITS.MQTT_PACKET
+        bytes.
 
         will: (topic, text) that the server publishes, retained, with QoS 1, if the link ends without DISCONNECT.
         """
@@ -71,8 +74,8 @@ class Client:
         self.oversized: "list[Any]" = []  # functions of (topic, size), told of each message over the cap
         self._hello = packet.connect(client_id, keepalive, clean, will)
         self._reader: Any
-        self._writer: Any = None
-        self._lock = asyncio.Lock()  # one writer at a time
+        self._writer: Any = None  # also the identity of the link: what belongs to an earlier one is not sent on this
+        self._lock: Any  # one packet at a time
         self._ended = asyncio.Event()
         self._error: Any = TransportError("not connected")  # why there is no link; None while there is one
         self._handlers: "list[Any]" = []  # (filter, handler)
@@ -89,7 +92,11 @@ class Client:
         Refused("CONNACK_n"). After a failure the sockets are closed.
         """
         try:
-            return await asyncio.wait_for(self._handshake(), LIMITS.CONNECT_S)
+            present = await wait_for(self._handshake(), LIMITS.CONNECT_S)
+            if self._error:  # while sending again
+                raise self._error
+            self.connected = True
+            return present  # type: ignore[no-any-return]
         except Exception as error:
             self._error = None  # why the last link ended
             self._fail(error)
@@ -102,6 +109,7 @@ class Client:
     async def _handshake(self) -> bool:
         self._reader, writer = await self.open_stream()
         self._writer = writer
+        self._lock = asyncio.Lock()
         # On MicroPython the TLS handshake happens here, in the first write and read.
         writer.write(self._hello)
         await writer.drain()
@@ -114,9 +122,7 @@ class Client:
         if present > (not self.clean):  # 3.2.2.2
             raise ProtocolError("session present")
         self._ended.clear()
-        self._quiet = False
         self._error = None
-        self.connected = True
         for entry in list(self._open):  # publishes of the session before
             if present:
                 await self._send(bytes((entry.head[0] | 8,)) + entry.head[1:], entry.payload)  # DUP (3.3.1.1)
@@ -133,7 +139,7 @@ class Client:
         try:
             while not self._error:
                 try:
-                    await asyncio.wait_for(self._ended.wait(), self.keepalive / 2)
+                    await wait_for(self._ended.wait(), self.keepalive / 2)
                 except asyncio.TimeoutError:
                     # Traffic or not: a sender of QoS 0 that hears nothing has to find out too.
                     if self._quiet:
@@ -142,17 +148,17 @@ class Client:
                     await self._send(_PINGREQ)
             raise self._error
         finally:
-            self._fail(TransportError("closed"))
             task.cancel()
             await self._shut()
 
     async def close(self) -> None:
         """Say DISCONNECT if there is a link, close it, and fail everything that waits. Raises nothing."""
-        error = TransportError("closed")
-        self._error = self._error or error  # before the server's own close can become the reason
-        await self._send(_DISCONNECT)
-        self._fail(error, True)
-        await self._shut()
+        self._error = self._error or TransportError("closed")  # before the server's own close can become the reason
+        try:
+            if self.connected:
+                await self._send(_DISCONNECT)
+        finally:
+            await self._shut(True)
 
     def _fail(self, error: Exception, final: bool = False) -> None:
         """The link is over (the first reason counts): wake run() and those who can no longer be answered."""
@@ -170,36 +176,40 @@ class Client:
             if final or self.clean or entry.head[0] & 0xF2 != 0x32:
                 self.done(entry.key, self._error)
 
-    async def _shut(self) -> None:
+    async def _shut(self, final: bool = False) -> None:
+        self._fail(TransportError("closed"), final)
         writer = self._writer
         self._writer = None
         if writer:
             try:
-                writer.close()
-                await asyncio.wait_for(writer.wait_closed(), 3)
+                await shut(writer)
             except Exception:  # noqa: S110 - a dead link may fail to say goodbye; its socket is closed all the same
                 pass
 
-    async def _send(self, head: bytes, payload: Any = b"") -> None:
-        """Write one packet. If that fails the link ends: nothing is raised here, see `_error`."""
-        await self._lock.acquire()
-        writer = self._writer
+    async def _send(self, head: bytes, payload: Any = b"", writer: Any = None) -> None:
+        """Write one packet, if the link of `writer` (default: the present one) still is. If that fails the link ends:
+        nothing is raised here, see `_error`.
+        """
+        lock = self._lock
+        writer = writer or self._writer
+        await lock.acquire()
         # In pieces that TLS takes at once: MicroPython's stream copies what is left over.
         view = memoryview(payload)
         part: Any = head + view[:_COPY]
         view = view[_COPY:]
+        error: Exception = TransportError("packet cut short")  # cancelled: the rest is lost
         try:
-            while part and self.connected:
+            while part and writer is self._writer and not self._ended.is_set():
                 writer.write(part)
                 part = view[:_PIECE]
                 view = view[_PIECE:]
-                await asyncio.wait_for(writer.drain(), self.WRITE_S)
-        except Exception as error:  # OSError, ValueError of MicroPython's TLS, TimeoutError: it does not read
-            self._fail(error)
+                await wait_for(writer.drain(), self.WRITE_S)
+        except Exception as problem:  # OSError, ValueError of MicroPython's TLS, TimeoutError: it does not read
+            part = error = problem
         finally:
-            self._lock.release()
-            if part or getattr(writer, "out_buf", None):  # cancelled: the rest of this packet is lost
-                self._fail(TransportError("packet cut short"))
+            lock.release()
+            if writer is self._writer and (part or getattr(writer, "out_buf", None)):
+                self._fail(error)
 
     # --- receiving
 
@@ -208,6 +218,7 @@ class Client:
         reader = self._reader
         read = reader.readexactly
         head = (await read(1))[0]
+        self._quiet = False
         size = shift = 0
         byte = 128
         while byte > 127:
@@ -237,41 +248,48 @@ class Client:
             body[:] = await read(size - left)
         while left:
             left -= len(await read(min(left, _KEPT)))
+            self._quiet = False
         return head, body, size
 
     async def _read(self) -> None:
+        writer = self._writer
         try:
-            while not self._error:  # not True: CPython's wait_for may swallow a cancellation
+            while writer is self._writer:  # a handler may have outlived its link
                 head, body, size = await self._receive()
-                self._quiet = False
                 if head >> 4 == _PUBLISH:
-                    await self._message(head, body, size)
+                    number = await self._message(head, body, size)
+                    if number:
+                        await self._send(_PUBACK + packet.number(number), b"", writer)
                 elif head != 0xD0 or size:  # PINGRESP
                     self.done(*packet.decode_ack(head, body))
                 del body  # before the next is read
         except Exception as error:  # nothing may end the reader silently
             self._fail(error)
 
-    async def _message(self, head: int, body: bytearray, size: int) -> None:
+    async def _message(self, head: int, body: bytearray, size: int) -> int:
+        """Hand a PUBLISH to its handlers; the packet id to acknowledge, or 0."""
         topic, number, at = packet.decode_publish(head, body)
+        payload: Any = body
+        handlers = self.oversized
         if len(body) < size:
             # Thrown away, but acknowledged: it would only come again.
             log.warning("mqtt", "%s: dropped %d bytes", topic, size)
-            for handler in self.oversized:
-                handler(topic, size)
+            payload = size
         else:
             body[:at] = b""  # in place: the payload is not copied
-            for name, handler in list(self._handlers):
+            handlers = []
+            for name, handler in self._handlers:
                 if topics.matches(name, topic):
-                    try:
-                        result = handler(topic, body)
-                        if hasattr(result, "send"):
-                            await result
-                    except Exception as error:  # the application's; the link is not to blame
-                        log.error("mqtt", "%s: %s", topic, exc_text(error))
-                        number = 0
-        if number:
-            await self._send(_PUBACK + packet.number(number))
+                    handlers.append(handler)
+        for handler in handlers:
+            try:
+                result = handler(topic, payload)
+                if hasattr(result, "send"):
+                    await result
+            except Exception as error:  # the application's; the link is not to blame
+                log.error("mqtt", "%s: %s", topic, exc_text(error))
+                number = 0
+        return number
 
     def on(self, topic: str, handler: Any) -> Any:
         """Call `handler(topic, payload)` (a function or coroutine function) for matching messages; a token for `off`.
@@ -298,15 +316,13 @@ class Client:
         retain: the server keeps it for those who subscribe later.
         """
         data = payload.encode() if isinstance(payload, str) else payload
-        # An exchange lasts seconds, far less than it takes to use the other 65534 packet ids.
-        self._id = number = self._id % 65535 + 1
+        number = await self._turn(qos)
         head = packet.publish(topic, len(data), qos, retain, number)
         if qos:
-            await self.exchange(number, head, data)
+            await self._exchange(number, head, data)
         else:
             await self._send(head, data)
-            if self._error:
-                raise self._error
+            await self._turn(0)
 
     async def subscribe(self, filters: "list[Any]", head: int = 0x82) -> None:
         """Subscribe to filters, or (filter, qos) pairs, 8 in a packet.
@@ -315,32 +331,46 @@ class Client:
         """
         for n in range(0, len(filters), _FILTERS):
             some = filters[n : n + _FILTERS]
-            self._id = number = self._id % 65535 + 1
-            codes = await self.exchange(number, packet.filters(head, number, some))
+            number = await self._turn()
+            codes = await self._exchange(number, packet.filters(head, number, some))
             if head == 0x82 and len(codes) != len(some):
                 raise ProtocolError("bad SUBACK")
-            for i in range(len(codes)):
-                if codes[i] > 1:
-                    raise Refused("SUBACK_128", str(some[i]))
+            for code, name in zip(codes, some):  # noqa: B905 - unknown to MicroPython
+                if code > 1:
+                    raise Refused("SUBACK_128", str(name))
 
     def unsubscribe(self, filters: "list[str]") -> Any:
         """Unsubscribe from filters; to be awaited."""
         return self.subscribe(filters, 0xA2)
 
-    def request(self, topic: str, data: bytes, key: str, seconds: "float | None" = None) -> Any:
-        """Publish `data` with QoS 0 and wait for what `done(key, answer)` gives; see `exchange`. To be awaited."""
-        return self.exchange(key, packet.publish(topic, len(data), 0, False), data, seconds)
+    async def request(self, topic: str, data: bytes, key: str, seconds: "float | None" = None) -> Any:
+        """Publish `data` with QoS 0; what `done(key, answer)` gives is returned, or raised if it is an AgentError.
 
-    async def exchange(self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None) -> Any:
-        """Send a packet and return what `done(key, answer)` gives, or raise it if that is an AgentError.
-
-        key: packet id, or a text that no other open exchange has. seconds: default LIMITS.REQUEST_S; TransportError
-        after them, or when the link ends. At most 8 exchanges are open; more wait for their turn.
+        key: a text that no other open request has. seconds: default LIMITS.REQUEST_S. Raises TransportError after them,
+        or when the link ends. Requests count among the 8 in flight.
         """
-        while len(self._open) >= _IN_FLIGHT:
+        await self._turn()
+        return await self._exchange(key, packet.publish(topic, len(data), 0, False), data, seconds)
+
+    async def _turn(self, wait: int = 1) -> int:
+        """Wait until one more exchange may be open; a packet id that none has. Callers that wait are the only queue.
+
+        wait: 0 only looks whether there is a link.
+        """
+        while wait and len(self._open) >= _IN_FLIGHT:
             await self._open[0].wait()  # ends: each has its time-out
-        if self._error:
-            raise self._error
+        if not self.connected:
+            # Not the error itself: what is raised again and again collects a traceback each time.
+            raise TransportError(str(self._error))
+        while True:
+            self._id = number = self._id % 65535 + 1
+            for entry in self._open:
+                if entry.key == number:
+                    break
+            else:
+                return number
+
+    async def _exchange(self, key: "int | str", head: bytes, payload: Any = b"", seconds: "float | None" = None) -> Any:
         entry = _Exchange()
         entry.key = key
         entry.head = head
@@ -348,7 +378,7 @@ class Client:
         self._open.append(entry)
         try:
             await self._send(head, payload)
-            await asyncio.wait_for(entry.wait(), seconds or LIMITS.REQUEST_S)
+            await wait_for(entry.wait(), seconds or LIMITS.REQUEST_S)
         except asyncio.TimeoutError:
             raise TransportError("no answer") from None
         finally:

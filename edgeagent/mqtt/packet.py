@@ -32,6 +32,11 @@ def _field(value: str) -> bytes:
     return number(len(data)) + data
 
 
+def _wrong(topic: str) -> bool:
+    """Topic names are not empty and without wildcards and NUL (4.7.1, 4.7.3)."""
+    return not topic or "+" in topic or "#" in topic or "\0" in topic
+
+
 def connect(client_id: str, keepalive: int, clean: bool, will: "tuple[str, str] | None" = None) -> bytes:
     """CONNECT without user name (3.1). keepalive: seconds. will: (topic, text), sent with QoS 1 and retained."""
     flags = 2 if clean else 0
@@ -44,7 +49,7 @@ def connect(client_id: str, keepalive: int, clean: bool, will: "tuple[str, str] 
 
 def publish(topic: str, size: int, qos: int, retain: bool, packet_id: int = 0) -> bytes:
     """PUBLISH up to its payload of `size` bytes (3.3). packet_id only counts for QoS 1."""
-    if not topic or "+" in topic or "#" in topic or qos > 1:
+    if _wrong(topic) or qos > 1:
         raise ValueError(topic)
     head = _field(topic)
     if qos:
@@ -90,6 +95,6 @@ def decode_publish(head: int, body: "bytes | bytearray") -> "tuple[str, int, int
             pass
         if qos:
             packet_id = body[at] << 8 | body[at + 1]
-    if not topic or "\0" in topic or "+" in topic or "#" in topic or (qos and not packet_id):
+    if _wrong(topic) or (qos and not packet_id):
         raise ProtocolError("bad PUBLISH")
     return topic, packet_id, end

@@ -76,4 +76,6 @@ class Requests:
                         answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
                 except (ValueError, AttributeError):
                     answer = ProtocolError("answer is no JSON object")
+                except (RuntimeError, MemoryError):  # nested more deeply than there is stack or heap for
+                    answer = Refused("ReplyTooLarge", str(len(payload)))
             self.client.done(key, answer)

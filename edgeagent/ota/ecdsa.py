@@ -1,57 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ECDSA P-256 signature verification with plain integers, cooperative: it yields every four bits.
+"""ECDSA P-256 signature verification, cooperative.
 
 Source: FIPS 186-5 section 6.4.2; SEC 1 v2 section 4.1.4. Public data only, so nothing needs to be constant-time.
-MicroPython has no asymmetric primitives (micropython.md finding 10) and no pow with a negative power, hence Fermat's
-inverse: one slice of some 0.1 s on an ESP32. Points are Jacobian (x = X/Z², y = Y/Z³); Z = 0 is the point at infinity.
+Between two yields: the at most 74 multiplications modulo p of two bits, or 64 steps of Euclid's algorithm.
 """
 
 import asyncio
 
-# The curve of SEC 2 section 2.4.2 in few bytes: bytecode holds an integer as decimal text.
-_CURVE = (
-    b"\xff\xff\xff\xff\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
-    b"\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51"
-    b"\x5a\xc6\x35\xd8\xaa\x3a\x93\xe7\xb3\xeb\xbd\x55\x76\x98\x86\xbc\x65\x1d\x06\xb0\xcc\x53\xb0\xf6\x3b\xce\x3c\x3e\x27\xd2\x60\x4b"
-    b"\x6b\x17\xd1\xf2\xe1\x2c\x42\x47\xf8\xbc\xe6\xe5\x63\xa4\x40\xf2\x77\x03\x7d\x81\x2d\xeb\x33\xa0\xf4\xa1\x39\x45\xd8\x98\xc2\x96"
-    b"\x4f\xe3\x42\xe2\xfe\x1a\x7f\x9b\x8e\xe7\xeb\x4a\x7c\x0f\x9e\x16\x2b\xce\x33\x57\x6b\x31\x5e\xce\xcb\xb6\x40\x68\x37\xbf\x51\xf5"
-)
+from edgeagent.p256 import GX, GY, B, N, P, add, double, number
 
 
-def _number(data: bytes, at: int) -> int:
-    return int.from_bytes(data[32 * at : 32 * at + 32], "big")
-
-
-_P = _number(_CURVE, 0)
-_N = _number(_CURVE, 1)
-_B = _number(_CURVE, 2)
-_GX = _number(_CURVE, 3)
-_GY = _number(_CURVE, 4)
-
-
-def _double(x: int, y: int, z: int) -> "tuple[int, int, int]":
-    d = z * z % _P
-    g = y * y % _P
-    b = x * g % _P
-    a = 3 * (x - d) * (x + d) % _P
-    x = (a * a - 8 * b) % _P
-    return x, (a * (4 * b - x) - 8 * g * g) % _P, 2 * y * z % _P
-
-
-def _add(x: int, y: int, z: int, x2: int, y2: int) -> "tuple[int, int, int]":
-    """Jacobian + affine. Equal points double, opposite ones give infinity (h and so z is 0)."""
-    if not z:
-        return x2, y2, 1
-    zz = z * z % _P
-    h = (x2 * zz - x) % _P
-    r = (y2 * zz * z - y) % _P
-    if not h and not r:
-        return _double(x, y, z)
-    hh = h * h % _P
-    v = x * hh % _P
-    hh = hh * h % _P
-    x = (r * r - hh - 2 * v) % _P
-    return x, (r * (v - x) - y * hh) % _P, z * h % _P
+async def _inverse(a: int, m: int) -> int:
+    """1/a modulo m, by Euclid: a third of the work of Fermat's power, and in slices."""
+    x, y, u, v, step = a, m, 1, 0, 0
+    while x > 1:
+        q = y // x
+        x, y, u, v = y - q * x, x, v - q * u, u
+        step += 1
+        if not step & 63:
+            await asyncio.sleep(0)
+    return u % m
 
 
 async def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
@@ -62,26 +30,35 @@ async def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
     """
     if len(public) != 64 or len(digest) != 32 or len(signature) != 64:
         return False
-    qx = _number(public, 0)
-    qy = _number(public, 1)
-    r = _number(signature, 0)
-    s = _number(signature, 1)
-    if not (0 < r < _N and 0 < s < _N and qx < _P and qy < _P) or (qy * qy - (qx * qx * qx - 3 * qx + _B)) % _P:
+    qx = number(public, 0)
+    qy = number(public, 1)
+    r = number(signature, 0)
+    s = number(signature, 1)
+    if not (0 < r < N and 0 < s < N and qx < P and qy < P) or (qy * qy - (qx * qx * qx - 3 * qx + B)) % P:
         return False
-    s = pow(s, _N - 2, _N)
-    u = _number(digest, 0) * s % _N
-    v = r * s % _N
+    s = await _inverse(s, N)
+    u = number(digest, 0) * s % N
+    v = r * s % N
+    # G + Q, for bits that are set in both; z = 0 if Q is -G.
+    gx, gy, gz = add(GX, GY, 1, qx, qy)
+    if gz:
+        z = await _inverse(gz, P)
+        gx = gx * z * z % P
+        gy = gy * z * z * z % P
     # u·G + v·Q, bit by bit from the highest.
     x = y = z = 0
     for bit in range(255, -1, -1):
         if z:
-            x, y, z = _double(x, y, z)
+            x, y, z = double(x, y, z)
         if u >> bit & 1:
-            x, y, z = _add(x, y, z, _GX, _GY)
-        if v >> bit & 1:
-            x, y, z = _add(x, y, z, qx, qy)
-        if not bit & 3:
+            if not v >> bit & 1:
+                x, y, z = add(x, y, z, GX, GY)
+            elif gz:
+                x, y, z = add(x, y, z, gx, gy)
+        elif v >> bit & 1:
+            x, y, z = add(x, y, z, qx, qy)
+        if not bit & 1:
             await asyncio.sleep(0)
     # x/z² ≡ r (mod n): the affine x is below p, so it is r or r + n.
-    z = z * z % _P
-    return z > 0 and ((r * z - x) % _P == 0 or (r + _N < _P and ((r + _N) * z - x) % _P == 0))
+    z = z * z % P
+    return z > 0 and ((r * z - x) % P == 0 or (r + N < P and ((r + N) * z - x) % P == 0))

@@ -3,7 +3,7 @@
 
 Envelope: b"EAM1", u16 manifest length, manifest (JSON bytes), u8 number of signatures, and for each: 8 bytes key id,
 u8 algorithm, u16 length, bytes. Big-endian, LIMITS.MANIFEST_BYTES at most, nothing may follow.
-Manifest members: docs/ota.md. The JSON decoder of MicroPython is lax (micropython.md A1.1), so the shape is checked
+Algorithms: ecdsa.py (1), rsa.py (2), lms.py (3), each over the SHA-256 of the manifest. Members: docs/ota.md. The JSON decoder of MicroPython is lax (micropython.md A1.1), so the shape is checked
 strictly here; a signature covers the exact bytes, never a re-encoding.
 """
 
@@ -15,7 +15,6 @@ from edgeagent.errors import UpdateError
 from edgeagent.ota import MAX_PAYLOAD
 
 MAGIC = b"EAM1"
-ECDSA_P256 = 1  # signature: r||s, 64 bytes, over the SHA-256 of the manifest
 MAX_FILES = 128
 _BLOCK = const(4096)  # LIMITS.BLOCK and, by chance, LIMITS.MANIFEST_BYTES; numbers are smaller than names here
 _ENVELOPE = const(4096)
@@ -59,8 +58,10 @@ def take(holder: "Any", name: "str | int", kind: type, low: int, high: int) -> "
 
 
 class Manifest:
-    """A checked manifest. boards: list of names; mpy, expires: int or None; files: [(path, size, sha256, mode)] with
-    mode int or None; size, sha256, blocks_sha256: of the payload; blocks: number of blocks.
+    """A checked manifest. boards: list of names, see verify.check; mpy, expires: int or None; requires: {fact: text};
+    downgrade: versions that may go back to this one; type: None for an application; files: [[path, size, sha256, mode]]
+    with mode int or None, and sha256 None until Writer knows the hash list; size, sha256: of the payload;
+    blocks_sha256: of the hash list, 32 bytes for each block and then for each file; blocks: number of blocks.
     No methods: it outlives this module.
     """
 
@@ -71,11 +72,14 @@ class Manifest:
     runtime: str
     mpy: "int | None"
     expires: "int | None"
+    requires: "dict[str, str] | None"
+    downgrade: "list[str] | None"
+    type: "str | None"
     size: int
     sha256: bytes
     blocks_sha256: bytes
     blocks: int
-    files: "list[tuple[str, int, bytes, int | None]]"
+    files: "list[list[Any]]"
 
 
 def parse_manifest(raw: bytes) -> Manifest:
@@ -84,21 +88,45 @@ def parse_manifest(raw: bytes) -> Manifest:
     Raises UpdateError "manifest" naming the member that breaks the table of docs/ota.md.
     """
     result = Manifest()
+    for _ in read_manifest(raw, result):
+        pass
+    return result
+
+
+def read_manifest(raw: bytes, result: Manifest) -> "Any":
+    """As parse_manifest, into `result`; yields once a file, so that a board can do something else: at most some 3,000
+    simple bytecodes (a path of 200 characters) lie between, and the decoding of 4 KiB of JSON before the first.
+    """
     try:
         data = json.loads(raw.decode())
         take(data, "format", int, 1, 1)
         for name in ("name", "version", "runtime"):
             setattr(result, name, take(data, name, str, 1, 64))
         result.security_version = take(data, "security_version", int, 0, 1 << 30)
-        for name in ("mpy", "expires"):
+        for name, kind, low, high in (
+            ("mpy", int, 1, 1 << 40),
+            ("expires", int, 1, 1 << 40),
+            ("requires", dict, 1, 8),
+            ("downgrade", list, 1, 16),
+            ("type", str, 1, 16),
+        ):
             present = data.get(name) is not None
-            setattr(result, name, take(data, name, int, 1, 1 << 40) if present else data.pop(name, None))
+            setattr(result, name, take(data, name, kind, low, high) if present else data.pop(name, None))
         result.boards = take(data, "boards", list, 1, 32)
-        for board in result.boards:
-            take({"boards": board}, "boards", str, 1, 64)
+        for name, values in (
+            ("boards", result.boards),
+            ("requires", (result.requires or {}).values()),
+            ("downgrade", result.downgrade or ()),
+        ):
+            for value in values:
+                take({name: value}, name, str, 1, 64)
+        # A permission to go back must not be good for ever: whoever kept the artifact could use it again.
+        if result.downgrade and not result.expires:
+            raise ValueError("downgrade")
         if result.runtime not in ("micropython", "cpython", "any"):
             raise ValueError("runtime")
-        result.files = _files(take(data, "files", list, 1, MAX_FILES))
+        result.files = []
+        yield from _files(take(data, "files", list, 1, MAX_FILES), result.files)
         payload = take(data, "payload", dict, 4, 4)
         size = result.size = take(payload, "size", int, 1, MAX_PAYLOAD)
         for entry in result.files:
@@ -113,12 +141,10 @@ def parse_manifest(raw: bytes) -> Manifest:
     except (ValueError, AttributeError) as error:
         raise UpdateError("manifest", str(error)) from None
     result.blocks = (result.size + _BLOCK - 1) // _BLOCK
-    return result
 
 
-def _files(entries: "list[Any]") -> "list[tuple[str, int, bytes, int | None]]":
+def _files(entries: "list[Any]", files: "list[list[Any]]") -> "Any":
     """Raises ValueError("files[n]")."""
-    files: "list[tuple[str, int, bytes, int | None]]" = []
     taken: "dict[str, bool]" = {}  # path: True for a file, False for a folder
     for entry in entries:
         path = ""
@@ -140,10 +166,10 @@ def _files(entries: "list[Any]") -> "list[tuple[str, int, bytes, int | None]]":
                 raise ValueError
             taken[path] = True
             size = take(entry, 0, int, 0, MAX_PAYLOAD)
-            digest = take(entry, 0, bytes, 32, 32)
-            files.append((name, size, digest, take(entry, 0, int, 0, 0o777) if entry else None))
+            mode = take(entry, 0, int, 0, 0o777) if entry else None
             if entry:
                 raise ValueError
         except ValueError:
             raise ValueError("files[%d]" % len(files)) from None
-    return files
+        files.append([name, size, None, mode])
+        yield

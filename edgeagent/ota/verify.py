@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may publish an update, and whether an update is for this device. Every refusal is an UpdateError; docs/ota.md.
 
-Trust file: {"threshold": k, "keys": [{"id": 16 hex, "algorithm": "ecdsa-p256", "public": 128 hex, x||y}],
-"security_version_floor": n}. A key's id is the first 8 bytes of the SHA-256 of its public point, so an id cannot be
-bent to another key and k signatures are k distinct keys.
+Trust file: {"version": n, "threshold": k, "keys": [{"id": 16 hex, "algorithm": one of ALGORITHMS, "public": hex}],
+"expires": epoch seconds or null, "security_version_floor": n}. A key's id is the first 8 bytes of the SHA-256 of its
+public bytes, so an id cannot be bent to another key and k signatures are k distinct keys. What jobs/trust.py writes has
+8 bytes of its own SHA-256 in front, and a second copy in FILE.bak.
 """
 
+import asyncio
 import binascii
 import hashlib
 import json
@@ -14,83 +16,185 @@ import sys
 from edgeagent import clock
 from edgeagent.compat import Any, read_file
 from edgeagent.errors import ConfigError, UpdateError
-from edgeagent.ota import ecdsa, manifest
+from edgeagent.ota import manifest
+
+# Name in a trust file; the place, from 1, is the number in an envelope. Then the lengths of public keys.
+ALGORITHMS = ("ecdsa-p256", "rsa-sha256", "lms-sha256")
+_SIZES = ((64,), (256, 384, 512), (60,))
 
 
 class Trust:
-    """threshold: signatures needed; keys: {8-byte id: 64-byte public point}; floor: least security version."""
+    """version; threshold: signatures needed; keys: {8-byte id: (algorithm from 1, public bytes)}; floor: least security
+    version; expires: epoch seconds or 0; data: the decoded file.
+    """
 
     def __init__(self, data: "Any") -> None:
-        """data: the decoded trust file. Raises ValueError naming the member."""
+        """data: the decoded trust file. Raises ValueError naming the member; an unknown one is refused."""
+        self.data = data
         data = json.loads(json.dumps(data))  # a copy: `take` empties it
         keys = manifest.take(data, "keys", list, 1, 8)
-        self.keys: "dict[bytes, bytes]" = {}
+        self.keys: "dict[bytes, tuple[int, bytes]]" = {}
         for key in keys:
-            public = manifest.take(key, "public", bytes, 64, 64)
+            public = manifest.take(key, "public", bytes, 60, 512)
             key_id = hashlib.sha256(public).digest()[:8]
             if manifest.take(key, "id", bytes, 8, 8) != key_id or key_id in self.keys:
                 raise ValueError("id")
-            if key.get("algorithm") != "ecdsa-p256":
+            if key.get("algorithm") not in ALGORITHMS:
                 raise ValueError("algorithm")
-            self.keys[key_id] = public
+            algorithm = ALGORITHMS.index(key["algorithm"])
+            if len(public) not in _SIZES[algorithm]:
+                raise ValueError("public")
+            self.keys[key_id] = algorithm + 1, public
         self.threshold: int = manifest.take(data, "threshold", int, 1, len(keys))
-        data.setdefault("security_version_floor", 0)
-        self.floor: int = manifest.take(data, "security_version_floor", int, 0, 1 << 30)
+        found = []
+        for name, low in (("version", 1), ("security_version_floor", 0), ("expires", 0)):
+            if data.get(name) is None:
+                data[name] = low
+            found.append(manifest.take(data, name, int, low, 1 << 40))
+        self.version, self.floor, self.expires = found
+        for name in data:
+            raise ValueError(name)
 
 
 def load_trust(path: "str | None") -> Trust:
-    """Read the trust file. Raises ConfigError; UpdateError "no-trust" if none is configured."""
+    """The trust file, or its second copy if it is damaged; of the floors in them the higher one.
+
+    Raises ConfigError; UpdateError "no-trust" if none is configured.
+    """
     if not path:
         raise UpdateError("no-trust", "none configured")
-    try:
-        return Trust(json.loads((read_file(path, 4096) or b"").decode()))
-    except ValueError as error:
-        raise ConfigError(path, str(error)) from None
+    trust = None
+    problem = ""
+    for name in (path, path + ".bak"):
+        raw = read_file(name, 8192) or b""
+        if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:
+            raw = raw[8:]
+        try:
+            found = Trust(json.loads(raw.decode()))
+            trust = trust or found
+            trust.floor = max(trust.floor, found.floor)
+        except ValueError as error:
+            problem = problem or str(error)
+    if not trust:
+        raise ConfigError(path, problem)
+    return trust
+
+
+def late(expires: "int | None") -> bool:
+    """True if the time is over; before 2024 the clock was never set."""
+    return bool(expires) and clock.now() > max(expires or 0, 1704067200)
+
+
+async def signers(text: bytes, signatures: "Any", keys: "dict[bytes, tuple[int, bytes]]") -> int:
+    """How many distinct ones of `keys` signed `text`. signatures: as of parse_envelope.
+
+    Unknown keys, and algorithms that are not the key's, count for nothing. Verifiers are loaded as they are needed.
+    """
+    digest = hashlib.sha256(text).digest()
+    good: "list[bytes]" = []
+    for key_id, algorithm, signature in signatures:
+        known, public = keys.get(key_id, (0, b""))
+        # A key whose signature was good once is not asked again: one key cannot count twice.
+        if known and known == algorithm and key_id not in good and await verify(known, public, digest, signature):
+            good.append(key_id)
+    return len(good)
+
+
+async def verify(algorithm: int, public: bytes, digest: bytes, signature: bytes) -> bool:
+    """algorithm: its place in ALGORITHMS, from 1."""
+    module: Any
+    if algorithm == 1:
+        from edgeagent.ota import ecdsa as module
+    elif algorithm == 2:
+        from edgeagent.ota import rsa as module
+    else:
+        from edgeagent.ota import lms as module
+    return bool(await module.verify(public, digest, signature))
 
 
 async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manifest.Manifest, str]":
     """The manifest of an envelope signed by at least `threshold` trusted keys, and its SHA-256 as hex.
 
-    The manifest's JSON is not looked at before the signatures hold. Unknown keys and algorithms count for nothing.
-    Raises UpdateError "envelope", "signature" or "manifest".
+    The manifest's JSON is not looked at before the signatures hold.
+    Raises UpdateError "trust-expired", "envelope", "signature" or "manifest".
     """
+    if late(trust.expires):
+        raise UpdateError("trust-expired", str(trust.expires))
     text, signatures = manifest.parse_envelope(raw)
-    digest = hashlib.sha256(text).digest()
-    good = []
-    for key_id, algorithm, signature in signatures:
-        public = trust.keys.get(key_id)
-        # A key whose signature was good once is not asked again: one key cannot count twice.
-        if (
-            public
-            and algorithm == manifest.ECDSA_P256
-            and key_id not in good
-            and await ecdsa.verify(public, digest, signature)
-        ):
-            good.append(key_id)
-    if len(good) < trust.threshold:
-        raise UpdateError("signature", "%d valid, %d needed" % (len(good), trust.threshold))
-    return manifest.parse_manifest(text), binascii.hexlify(digest).decode()
+    good = await signers(text, signatures, trust.keys)
+    if good < trust.threshold:
+        raise UpdateError("signature", "%d valid, %d needed" % (good, trust.threshold))
+    info = manifest.Manifest()
+    for _ in manifest.read_manifest(text, info):
+        await asyncio.sleep(0)
+    return info, binascii.hexlify(hashlib.sha256(text).digest()).decode()
 
 
-def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | None", floor: int) -> None:
+def _order(text: "Any") -> "list[int] | None":
+    """[2, 1] of "2.1.0", "2.1.0-rc1" and "micropython 2.1": the numbers of a version. None for other texts."""
+    try:
+        numbers = [int(part) for part in str(text).split(" ")[-1].split("-")[0].split("+")[0].split(".")]
+    except ValueError:
+        return None
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
+
+
+def _older(one: "Any", two: "Any") -> bool:
+    """True if version `one` is before `two`; versions without an order are not."""
+    first = _order(one)
+    second = _order(two)
+    return first is not None and second is not None and first < second
+
+
+def _made_for(boards: "list[str]", facts: "dict[str, Any]") -> bool:
+    """True if one of NAME, NAME@2, NAME@2-3 and NAME@2- (hardware revisions) is this device, or "*"."""
+    for entry in boards:
+        name, at, revisions = entry.partition("@")
+        if name in ("*", facts["board"]):
+            if not at:
+                return True
+            low, to, high = revisions.partition("-")
+            try:
+                revision = int(facts.get("hardware", ""))
+                if int(low) <= revision <= int(high or (1 << 30 if to else low)):
+                    return True
+            except ValueError:
+                pass  # the device does not know its revision, or the entry is none
+    return False
+
+
+def check(
+    info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | None", floor: int, kind: str = "application"
+) -> None:
     """Refuse what is not for this device, now.
 
     info: of a verified envelope.
-    facts: Port.facts(), of which board and runtime ("micropython 1.29.0") count. running: version that runs.
-    floor: least security version.
-    Raises UpdateError "board", "runtime", "abi", "expired", "security-version" or "same-version", with the artifact's
-    own value.
+    facts: Agent.facts() and the device's configuration, of which board, hardware and runtime ("micropython 1.29.0")
+    count, and what the manifest requires. running: version that runs. floor: least security version. kind: what
+    the caller can install.
+    Raises UpdateError "type", "board", "runtime", "requires", "abi", "expired", "security-version", "same-version" or
+    "downgrade", with the artifact's own value.
     """
     abi = getattr(sys.implementation, "_mpy", 0) & 0xFF
-    now = clock.now()
-    late = info.expires and now > 1704067200 and now > info.expires  # before 2024 the clock was never set
+    missing = ""
+    for name, value in (info.requires or {}).items():
+        have = facts.get(name)
+        if value != have and (_order(value) is None or _order(have) is None or _older(have, value)):
+            missing = "%s %s, here %s" % (name, value, have)
+    # Going back by permission: the floor stays where it is all the same.
+    allowed = running in (info.downgrade or ())
     for code, bad, value in (
-        ("board", facts["board"] not in info.boards and "*" not in info.boards, info.boards),
+        ("type", (info.type or "application") != kind, info.type),
+        ("board", not _made_for(info.boards, facts), info.boards),
         ("runtime", info.runtime not in ("any", facts["runtime"].split(" ")[0]), info.runtime),
+        ("requires", missing, missing),
         ("abi", abi and info.mpy not in (None, abi), info.mpy),
-        ("expired", late, info.expires),
-        ("security-version", info.security_version < floor, info.security_version),
+        ("expired", late(info.expires), info.expires),
+        ("security-version", info.security_version < floor and not allowed, info.security_version),
         ("same-version", info.version == running, running),
+        ("downgrade", _older(info.version, running) and not allowed, info.version),
     ):
         if bad:
             raise UpdateError(code, str(value))

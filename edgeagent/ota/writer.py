@@ -21,9 +21,19 @@ class Writer:
     """Fills `folder` with the files of a manifest."""
 
     def __init__(self, folder: str, manifest: "compat.Any", hashes: "bytes | bytearray") -> None:
-        """hashes: 32 bytes a block, not yet trusted. Raises UpdateError "block-hash" if they are not the signed."""
-        if len(hashes) != 32 * manifest.blocks or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
+        """hashes: 32 bytes for each block, then for each file, not yet trusted. Gives `manifest` those of its files.
+
+        Raises UpdateError "block-hash" if they are not the signed ones.
+        """
+        at = 32 * manifest.blocks
+        if (
+            len(hashes) != at + 32 * len(manifest.files)
+            or hashlib.sha256(hashes).digest() != manifest.blocks_sha256
+        ):
             raise UpdateError("block-hash", "list")
+        for entry in manifest.files:
+            entry[2] = bytes(hashes[at : at + 32])
+            at += 32
         self._folder = folder + "/"
         self._manifest = manifest
         self._hashes = hashes

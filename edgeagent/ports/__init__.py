@@ -13,6 +13,8 @@ def detect(config: Any = None) -> Any:
         from edgeagent.ports.linux import LinuxPort as port
     elif sys.platform == "esp32":
         from edgeagent.ports.esp32 import Esp32Port as port
+    elif sys.platform == "rp2":
+        from edgeagent.ports.rp2 import Rp2Port as port
     else:
         from edgeagent.ports.micropython import MicroPythonPort as port
     return port(config)

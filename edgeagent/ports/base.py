@@ -29,10 +29,15 @@ class Port(Protocol):
     pem: bool
 
     def facts(self) -> dict[str, Any]:
-        """{"board", "chip", "runtime", "port"}: short texts that do not change while the process runs."""
+        """{"board", "chip", "runtime", "port"} and, where the machine has one, "serial": short texts that do not change
+        while the process runs.
+        """
 
     def memory(self) -> dict[str, int]:
         """Bytes: "free" and "used" RAM, "flash_free"; a port may add more."""
+
+    def metrics(self) -> dict[str, Any]:
+        """The standard metrics of a Device Defender report. Boards have no such method."""
 
     def boot_id(self) -> str:
         """Text that is the same during one boot (or process) and different after every restart."""
@@ -47,15 +52,14 @@ class Port(Protocol):
         """Arm the watchdog. Without one on this machine: an object whose feed() does nothing."""
 
     async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> Any:
-        """(reader, writer) of a mutually authenticated TLS connection.
+        """(reader, writer) of a mutually authenticated TLS connection; if cert is "", of one without an own identity.
 
         ca, cert, key: paths in the port's form (see pem). The server must present a certificate that `ca` signed for
         server_hostname. Raises TransportError. MicroPython completes the handshake in the first write or read, so
         there OSError and ValueError of TLS come from the stream; the MQTT client maps them.
         """
 
-    def make_csr(self, name: str) -> tuple[bytes, str]:
-        """(private key PEM, certificate signing request PEM) for a common name.
-
-        Raises ConfigError where it is not available.
+    def make_csr(self, name: str) -> tuple[bytes, str] | None:
+        """(private key PEM, certificate signing request PEM) for a common name. None, or no such method at all: this
+        machine has no better way than edgeagent/csr.py.
         """

@@ -15,11 +15,14 @@ import sys
 
 import machine
 
-from edgeagent import compat
+from edgeagent import clock, compat
 from edgeagent.compat import Any, const
-from edgeagent.errors import ConfigError, TransportError
+from edgeagent.errors import TransportError
 
 _CREDENTIAL_BYTES = const(8192)
+_BOOTS = const(8)  # whose reset causes are kept
+# No certificate of a fleet is older: a clock before this is unset, and TLS would refuse every server.
+_FLOOR = const(1767225600)  # 2026-01-01
 
 
 def _credential(path: str) -> bytes:
@@ -44,12 +47,15 @@ class MicroPythonPort:
         self.slots_dir = (config and config.slots_dir) or "/slots"
 
     def facts(self) -> "dict[str, Any]":
-        return {
+        facts = {
             "board": self.board,
             "chip": self.chip,
             "runtime": "micropython %d.%d.%d" % sys.implementation.version[:3],
             "port": self.name,
         }
+        if self.machine:
+            facts["serial"] = self.machine.unique_id().hex()
+        return facts
 
     def memory(self) -> "dict[str, int]":
         gc.collect()
@@ -63,14 +69,18 @@ class MicroPythonPort:
     def boot_id(self) -> str:
         if not self.boot:
             path = self.state_dir + "/boots"
+            # The number of this boot, and the causes of the latest ones, newest first.
+            words: "list[str]" = []
             try:
-                count = int(compat.read_file(path, 16) or 0) + 1
-            except ValueError:
+                words = (compat.read_file(path, 256) or b"").decode().split()[:_BOOTS]
+                count = int(words.pop(0)) + 1
+            except (ValueError, IndexError):
                 count = 1
             self.boot = "boot-%d" % count
+            words.insert(0, self.reset_cause())
             try:
                 compat.make_dirs(self.state_dir)
-                compat.write_atomic(path, b"%d" % count)
+                compat.write_atomic(path, ("%d " % count + " ".join(words)).encode())
             except OSError:
                 # A full or dead flash must not make two boots look like one.
                 self.boot += "-%s" % os.urandom(4).hex()
@@ -103,16 +113,21 @@ class MicroPythonPort:
     async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> Any:
         import ssl
 
+        if clock.now() < _FLOOR:
+            import ntptime
+
+            try:
+                ntptime.settime()  # blocks for at most its own time-out, 1 s
+            except (OSError, OverflowError) as error:
+                raise TransportError("clock is not set, NTP: " + compat.exc_text(error)) from None
         gc.collect()  # TLS wants one block of 16.7 KB (micropython.md, finding 5)
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             # MicroPython's default is CERT_NONE; the stub does not know the attribute.
             context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined, unused-ignore]
             context.load_verify_locations(cadata=_credential(ca))
-            context.load_cert_chain(_credential(cert), _credential(key))
+            if cert:
+                context.load_cert_chain(_credential(cert), _credential(key))
             return await asyncio.open_connection(host, port, ssl=context, server_hostname=server_hostname)
         except (OSError, ValueError) as error:  # ValueError: invalid certificate or key
             raise TransportError("%s:%d: %s" % (host, port, compat.exc_text(error))) from None
-
-    def make_csr(self, name: str) -> "tuple[bytes, str]":
-        raise ConfigError("claim.csr", "not on this port")

@@ -29,7 +29,7 @@ class Rp2Port(MicroPythonPort):
         self.feed()
         if not self._dog:
             self._dog = machine.WDT(timeout=_DOG_MS)
-            self._timer = machine.Timer(period=_PERIOD_MS, callback=self._tick)
+            self._timer = machine.Timer(-1, period=_PERIOD_MS, callback=self._tick)
         return self
 
     def feed(self) -> None:

@@ -84,15 +84,17 @@ class Verifier:
         self._base_url = base_url
 
     def claim(self, method: str, query: Query, headers: Mapping[str, str]) -> Claim:
-        """Read the signer's claim from the Authorization header, or of a presigned GET/HEAD from the query.
+        """Read the signer's claim from the Authorization header, or of a presigned GET, HEAD or S3 PUT from the query.
 
         query: decoded (name, value) pairs. headers: by lower-case name.
         Raises ApiError 403 (absent, unknown key, too old) or 400 (malformed).
         """
         if "authorization" in headers:
             claim = _from_header(headers)
-        elif method in ("GET", "HEAD") and any(name == "X-Amz-Signature" for name, _ in query):
+        elif method in ("GET", "HEAD", "PUT") and any(name == "X-Amz-Signature" for name, _ in query):
             claim = _from_query(dict(query))
+            if method == "PUT" and claim.service != "s3":
+                raise ApiError("MissingAuthenticationTokenException", "Only S3 takes a presigned PUT", 403)
         else:
             raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
         if claim.key not in self._keys:

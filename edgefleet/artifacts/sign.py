@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""P-256 signing keys, signatures over an artifact's manifest, and the trust file that devices hold."""
+"""Signing keys (ECDSA P-256, RSA, LMS), signatures over manifests and trust documents, and the documents themselves.
+
+What is signed is the SHA-256 of the exact bytes. LMS keys and their ledger: lms_key.py. Checking: verify.py.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 
-from edgeagent.ota.manifest import ECDSA_P256
-from edgefleet.artifacts.build import Artifact, sha256
+from edgeagent.ota.verify import ALGORITHMS
+from edgefleet.artifacts import lms_key
+from edgefleet.artifacts.build import Signed, sha256
 from edgefleet.errors import InputError
+
+KINDS = ("ecdsa-p256", "rsa-3072", "lms-h10")
+_RSA_BITS = (2048, 3072, 4096)
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | lms_key.LmsKey
 
 
 def point(key: ec.EllipticCurvePublicKey) -> bytes:
@@ -24,87 +33,136 @@ def point(key: ec.EllipticCurvePublicKey) -> bytes:
 
 
 def key_id(public: bytes) -> bytes:
-    """First 8 bytes of the SHA-256 of the public point."""
+    """First 8 bytes of the SHA-256 of the public bytes."""
     return bytes.fromhex(sha256(public))[:8]
 
 
-def generate_key(path: Path) -> bytes:
-    """Make a key and store it as PEM, mode 0600. Returns its id. Raises InputError if the file exists."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Make a file durable; an existing one is never overwritten. Raises InputError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     except FileExistsError:
         raise InputError(f"{path}: exists already; a signing key is never overwritten") from None
     with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return key_id(point(key.public_key()))
 
 
-def load_private(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Raises InputError if the file is not a P-256 private key in PEM."""
+def generate_key(path: Path, kind: str = "ecdsa-p256") -> bytes:
+    """Make a key and store it, mode 0600, and beside it `PATH.pub` for an LMS key. Returns its id.
+
+    kind: one of KINDS, or "rsa-2048", "rsa-4096", "lms-h5", "lms-h15". Raises InputError if the file exists.
+    """
+    if kind.startswith("lms-"):
+        key = lms_key.generate(path, kind, write_new)
+        write_new(Path(f"{path}.pub"), (json.dumps(_entry(3, key.public)) + "\n").encode(), 0o644)
+        return key_id(key.public)
+    made: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    if kind == "ecdsa-p256":
+        made = ec.generate_private_key(ec.SECP256R1())
+    elif kind in [f"rsa-{bits}" for bits in _RSA_BITS]:
+        made = rsa.generate_private_key(65537, int(kind[4:]))
+    else:
+        raise InputError(f"{kind}: must be one of {', '.join(KINDS)}")
+    plain = serialization.NoEncryption()
+    write_new(path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return key_id(_public_bytes(path, made)[1])
+
+
+def _public_bytes(path: Path, key: Any) -> tuple[int, bytes]:
+    """(algorithm from 1, public bytes as a trust file has them) of a key object. Raises InputError."""
+    if isinstance(key, lms_key.LmsKey):
+        return 3, key.public
+    if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        key = key.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return 1, point(key)
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
+        numbers = key.public_numbers()
+        if numbers.e == 65537:
+            return 2, numbers.n.to_bytes(key.key_size // 8, "big")
+    raise InputError(f"{path}: is not a P-256 key, nor an RSA key of 2048, 3072 or 4096 bits with exponent 65537")
+
+
+def load_private(path: Path) -> PrivateKey:
+    """Raises InputError if the file is no private key of a known kind: PEM without password, or an LMS key."""
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        data = path.read_bytes()
+        if data.startswith(b"{"):
+            return lms_key.LmsKey(path)
+        key = serialization.load_pem_private_key(data, password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"{path}: is not a private key in PEM without password ({type(error).__name__})") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise InputError(f"{path}: is not a P-256 key")
+    _public_bytes(path, key)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     return key
 
 
-def load_public(path: Path) -> ec.EllipticCurvePublicKey:
-    """The public half of a PEM file that holds either. Raises InputError."""
+def load_public(path: Path) -> tuple[int, bytes]:
+    """(algorithm from 1, public bytes): of a PEM file with either half, an LMS key or its `.pub`. Raises InputError."""
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm):
-        return load_private(path).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise InputError(f"{path}: is not a P-256 key")
-    return key
+        data = path.read_bytes()
+        if data.startswith(b"{"):
+            entry = json.loads(data)
+            if "public" in entry:
+                return ALGORITHMS.index(entry["algorithm"]) + 1, bytes.fromhex(entry["public"])
+        key: Any = serialization.load_pem_public_key(data)
+    except (OSError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
+        key = load_private(path)
+    return _public_bytes(path, key)
 
 
-def sign(artifact: Artifact, key_path: Path) -> Artifact:
-    """Add this key's signature to the artifact, which is returned. Deterministic (RFC 6979): reproducible too."""
+def sign_text(text: bytes, key_path: Path) -> tuple[bytes, int, bytes]:
+    """(key id, algorithm, signature) over bytes. ECDSA (RFC 6979) and RSA are reproducible; LMS uses up a leaf."""
     key = load_private(key_path)
-    der = key.sign(artifact.manifest, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    r, s = decode_dss_signature(der)
-    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
-    artifact.add_signature(key_id(point(key.public_key())), ECDSA_P256, signature)
-    return artifact
+    digest = bytes.fromhex(sha256(text))
+    algorithm, public = _public_bytes(key_path, key)
+    prehashed = Prehashed(hashes.SHA256())
+    if isinstance(key, lms_key.LmsKey):
+        signature = key.sign(digest)
+    elif isinstance(key, rsa.RSAPrivateKey):
+        signature = key.sign(digest, padding.PKCS1v15(), prehashed)
+    else:
+        r, s = decode_dss_signature(key.sign(digest, ec.ECDSA(prehashed, deterministic_signing=True)))
+        signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return key_id(public), algorithm, signature
 
 
-def trust_document(keys: Sequence[Path], threshold: int = 1, security_version_floor: int = 0) -> dict[str, Any]:
-    """The trust file of devices that accept `threshold` of these keys (PEM files, private or public)."""
-    points = [point(load_public(path)) for path in keys]
-    if len(set(points)) != len(points):
+def sign[T: Signed](document: T, key_path: Path) -> T:
+    """Add this key's signature to an artifact or a rotation, which is returned. Raises InputError."""
+    document.add_signature(*sign_text(document.text, key_path))
+    return document
+
+
+def _entry(algorithm: int, public: bytes) -> dict[str, str]:
+    return {"id": key_id(public).hex(), "algorithm": ALGORITHMS[algorithm - 1], "public": public.hex()}
+
+
+def trust_document(
+    keys: Sequence[Path],
+    threshold: int = 1,
+    security_version_floor: int = 0,
+    version: int = 1,
+    expires: int | None = None,
+) -> dict[str, Any]:
+    """The trust file of devices that accept `threshold` of these keys (files with either half). Raises InputError.
+
+    version: counts up by one with each rotation. expires: epoch seconds after which devices accept nothing but the next
+    version.
+    """
+    entries = [_entry(*load_public(path)) for path in keys]
+    if len({entry["id"] for entry in entries}) != len(entries):
         raise InputError("keys: the same key is given twice")
-    if not 1 <= threshold <= len(points) <= 8:
-        raise InputError(f"threshold: must be 1 to the number of keys ({len(points)}), of at most 8 keys")
-    return {
+    if not 1 <= threshold <= len(entries) <= 8:
+        raise InputError(f"threshold: must be 1 to the number of keys ({len(entries)}), of at most 8 keys")
+    document = {
+        "version": version,
         "threshold": threshold,
-        "keys": [{"id": key_id(p).hex(), "algorithm": "ecdsa-p256", "public": p.hex()} for p in points],
+        "keys": entries,
         "security_version_floor": security_version_floor,
     }
-
-
-def valid_signers(artifact: Artifact, keys: Mapping[bytes, bytes]) -> list[str]:
-    """Ids of the trusted keys whose signatures hold, by `cryptography`: independent of the device's own verifier.
-
-    keys: {8-byte id: 64-byte public point}.
-    """
-    good = []
-    for signer, algorithm, signature in artifact.signatures:
-        public = keys.get(signer)
-        if public is None or algorithm != ECDSA_P256 or len(signature) != 64:
-            continue
-        der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-        try:
-            key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public)
-            key.verify(der, artifact.manifest, ec.ECDSA(hashes.SHA256()))
-        except (InvalidSignature, ValueError):  # ValueError: not a point of the curve
-            continue
-        good.append(signer.hex())
-    return good
+    if expires is not None:
+        document["expires"] = expires
+    return document

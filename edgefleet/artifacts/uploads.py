@@ -5,6 +5,8 @@ A device publishes raw bytes to `$aws/rules/edgeagent_upload/{thing}/{bundle}/{p
 (`edgeagent.topics.upload`; on AWS this is an IoT rule with an S3 action). Once all parts are there they become the
 object `uploads/{thing}/{bundle}` of the bucket `edgeagent-uploads`, in the transaction that acknowledges the last one.
 Whose thing name stands in the topic is the policy's business: the site's policy allows only the device's own.
+A diagnostics bundle of more than 1 MiB is several such uploads: `{bundle}`, `{bundle}.1`, `{bundle}.2` and so on
+(edgeagent/upload.py); they stay objects of their own, as they do in S3, and `edgefleet diagnostics show` joins them.
 Basic Ingest has no replies, so what is wrong is logged and dropped, never refused (aws-iot-protocol.md section 2.5).
 """
 
@@ -25,14 +27,14 @@ log = logging.getLogger(__name__)
 
 BUCKET = "edgeagent-uploads"
 PART_BYTES = 128 * 1024  # an MQTT payload of AWS IoT (section 2.4)
-PARTS = 64
+PARTS = 256  # messages of 4 KB, as boards send them, that make 1 MiB
 BUNDLE_BYTES = 4 * 1024 * 1024
 OPEN_BUNDLES = 4  # incomplete ones a thing may have; the oldest gives way
 INCOMPLETE_S = 24 * 3600  # parts of a bundle that never got complete are kept so long
 REMEMBERED_S = 7 * 24 * 3600  # so long a repeated part of a complete bundle is recognised
 
 _RULE = f"$aws/rules/{topics.UPLOAD_RULE}/"
-_NAMES = re.compile(r"([a-zA-Z0-9:_-]{1,128})/([a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,63})/(\d{1,4})/(\d{1,4})")
+_NAMES = re.compile(r"([a-zA-Z0-9:_-]{1,128})/([a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,95})/(\d{1,4})/(\d{1,4})")
 
 
 class Uploads:

@@ -34,6 +34,23 @@ def add_commands(subparsers: Any) -> None:
     aws.add_argument("--claim-key", type=Path)
     aws.add_argument("--template", help="name of the provisioning template")
     prepare.set_defaults(run=_prepare)
+    agent = commands.add_parser("agent", help="write the agent for a board, as mpremote installs it")
+    agent.add_argument("folder", type=Path, help="gets package.json, the .mpy files and, in source/, what was compiled")
+    agent.add_argument("--board", default="", help="MicroPython board name: only its port; default: runs on all")
+    agent.add_argument("--line-numbers", action="store_true", help="tracebacks name lines (those of source/)")
+    agent.set_defaults(run=_agent)
+
+
+def _agent(args: argparse.Namespace) -> int:
+    from edgefleet import devices
+
+    devices.write_agent(args.folder, args.board, 2 if args.line_numbers else devices.OPTIMISE)
+    step = f"mpremote mip install {args.folder}/package.json"
+    if args.json:
+        output.print_json({"folder": str(args.folder), "next": [step]})
+    else:
+        output.say(f"{args.folder} is ready. Next:\n  {step}")
+    return 0
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -63,6 +80,7 @@ def _prepare(args: argparse.Namespace) -> int:
         args.folder,
         config,
         on_board=not host,
+        board="" if host else args.board,
         ca=Path(facts["ca"]),
         claim_certificate=Path(facts["claim_certificate"]),
         claim_key=Path(facts["claim_key"]),

@@ -58,7 +58,7 @@ def _create(args: argparse.Namespace) -> int:
     iot = client.connect(args, "iot")
     arguments: dict[str, Any] = {
         "jobId": args.id,
-        "targets": [_target(iot, target) for target in dict.fromkeys(args.target)],
+        "targets": [target(iot, text) for text in dict.fromkeys(args.target)],
         "document": document,
     }
     if args.description:
@@ -91,7 +91,7 @@ def _read_document(path: Path) -> str:
     return text
 
 
-def _target(iot: Any, text: str) -> str:
+def target(iot: Any, text: str) -> str:
     """The ARN of `thing/NAME` or `group/NAME`, asked of the service: region and account are its business."""
     if text.startswith("arn:"):
         return text
@@ -147,7 +147,7 @@ def _watch(args: argparse.Namespace) -> int:
             output.console.line()  # Live ends its last line only on a terminal
         for execution in bad[:20]:
             output.say(
-                f"  {execution['thing']}: {execution['status']} {_reason(iot, args.id, execution['thing'])}", "red"
+                f"  {execution['thing']}: {execution['status']} {reason(iot, args.id, execution['thing'])}", "red"
             )
     return 1 if bad or job["status"] == "CANCELED" else 0
 
@@ -168,7 +168,7 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name]) or "no executions"
 
 
-def _reason(iot: Any, job: str, thing: str) -> str:
+def reason(iot: Any, job: str, thing: str) -> str:
     execution = iot.describe_job_execution(jobId=job, thingName=thing)["execution"]
     details: dict[str, str] = execution.get("statusDetails", {}).get("detailsMap", {})
     return details.get("reason") or " ".join(f"{name}={value}" for name, value in sorted(details.items()))

@@ -21,6 +21,7 @@ from edgefleet.pki import Authority
 from edgefleet.provisioning import language, ownership, templates
 from edgefleet.provisioning.apply import apply
 from edgefleet.provisioning.expressions import Unresolved
+from edgefleet.registry import certificates
 from edgefleet.store import Tx
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,11 @@ class ClaimProvisioning:
             wanted = template.evaluate(parameters)
         except Unresolved as error:
             raise Rejection("InvalidParameters", str(error)) from error
+        # A device that replaces its certificate comes with the old one. It is no way to become another device; AWS
+        # leaves this to a pre-provisioning hook.
+        own = certificates.things_of(tx, request.certificate_id)
+        if own and (wanted.thing is None or wanted.thing.name not in own):
+            raise Rejection("AccessDenied", "Access Denied", 403)
         try:
             with tx.savepoint():
                 applied = apply(tx, wanted, self._authority)

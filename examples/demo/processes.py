@@ -146,6 +146,11 @@ class LinuxAgent:
         )
 
     @property
+    def pid(self) -> int | None:
+        """Of the supervisor; the agent is its child."""
+        return self._process.pid if self._process else None
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

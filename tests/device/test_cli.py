@@ -7,9 +7,9 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -90,62 +90,12 @@ def test_status_of_a_device_that_never_ran(tmp_path: Path, capsys: pytest.Captur
     assert "not provisioned" not in capsys.readouterr().out
 
 
-def doctor(path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("doctor", "--config", str(path)), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def test_the_doctor_names_a_name_that_does_not_resolve(tmp_path: Path) -> None:
-    result = doctor(write_config(tmp_path, endpoint="does-not-exist.invalid"))
-    assert result.returncode == 1
-    assert "FAIL  name: does-not-exist.invalid" in result.stdout
-
-
-def test_the_doctor_names_a_port_that_is_closed(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        result = doctor(write_config(tmp_path, port=port))
-    assert result.returncode == 1
-    assert f"FAIL  TCP: 127.0.0.1 port {port}" in result.stdout
-    assert "Traceback" not in result.stderr
-
-
 def at_site(folder: Path, scenario: Callable[[Ground], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         async with ground(folder / "site") as site:
             await asyncio.wait_for(scenario(site), 40)
 
     asyncio.run(main())
-
-
-async def finish(*arguments: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command(*arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    out = (await process.communicate())[0]
-    return process.returncode, out.decode()
-
-
-def test_the_doctor_finds_a_device_well_and_a_strange_certificate_not(tmp_path: Path) -> None:
-    async def scenario(site: Ground) -> None:
-        path = write_config(tmp_path, **site.enroll("pump", tmp_path / "pump"))
-        status, out = await finish("doctor", "--config", str(path))
-        assert (status, out.splitlines()[-1]) == (0, "ok    TLS and MQTT as pump")
-        certificate, key = site.authority.issue_device()
-        (tmp_path / "pump/cert.pem").write_text(certificate)
-        (tmp_path / "pump/key.pem").write_text(key or "")
-        status, out = await finish("doctor", "--config", str(path))
-        assert status == 1
-        assert out.splitlines()[-1].startswith("FAIL  ")
-
-    def write_config(folder: Path, **members: Any) -> Path:
-        path = folder / "agent.json"
-        path.write_text(json.dumps(members))
-        return path
-
-    at_site(tmp_path, scenario)
 
 
 def slot(folder: Path, text: str) -> None:
@@ -187,6 +137,33 @@ def test_a_supervised_agent_runs_its_application_or_none_reboots_and_stops(tmp_p
                 await process.wait()
 
     at_site(tmp_path, scenario)
+
+
+def test_the_log_can_be_json_lines_or_carry_the_priorities_of_the_journal(tmp_path: Path) -> None:
+    slot(tmp_path, "from edgeagent import log\ndef main():\n    log.warning('pump', 'oil %d %%', 7)\n")
+    path = str(write_config(tmp_path))
+
+    def lines(form: str) -> list[str]:
+        result = subprocess.run(
+            command("run", "--config", path, "--log", form), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return result.stdout.splitlines()
+
+    found = json.loads(lines("json")[0])
+    assert abs(found.pop("time") - time.time()) < 60
+    assert found == {"level": "WARNING", "area": "pump", "message": "oil 7 %"}
+    assert lines("journal")[0] == "<4>pump oil 7 %"
+    assert lines("text")[0].endswith(" WARNING pump oil 7 %")
+
+
+def test_standard_output_that_is_the_journals_gets_its_form(tmp_path: Path) -> None:
+    slot(tmp_path, "from edgeagent import log\ndef main():\n    log.error('pump', 'no oil')\n")
+    path = str(write_config(tmp_path))
+    with (tmp_path / "journal").open("wb+") as journal:
+        status = os.fstat(journal.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        subprocess.run(command("run", "--config", path), cwd=ROOT, env=environment, stdout=journal, check=False)
+    assert (tmp_path / "journal").read_text() == "<3>pump no oil\n"
 
 
 def test_an_application_that_crashes_asks_for_a_restart_and_is_recorded(tmp_path: Path) -> None:

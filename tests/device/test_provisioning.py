@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from edgeagent.csr import request
 from edgeagent.errors import AgentError, ConfigError, ProtocolError, Refused
 from edgeagent.ports.linux import LinuxPort
 from edgeagent.provisioning import provision
@@ -46,14 +47,17 @@ class Service:
         return dict(answer)
 
 
-class NoCsrPort:
-    def make_csr(self, common_name: str) -> tuple[bytes, str]:
-        raise ConfigError("claim.csr", "not available on this port")
+FACTS = {"serial": "s-1", "board": "B"}
 
 
-def ask(service: Service, csr: bool = False, port: Any = None) -> dict[str, Any]:
-    claim = {"template": "fleet", "parameters": {"SerialNumber": "s-1"}, "csr": csr}
-    return asyncio.run(provision(service, port or NoCsrPort(), claim))
+def ask(service: Service, csr: bool = False, port: Any = None, **parameters: str) -> dict[str, Any]:
+    claim = {"template": "fleet", "parameters": parameters or {"SerialNumber": "{serial}"}}
+
+    async def scenario() -> dict[str, Any]:
+        pair = await request(port, FACTS) if csr else None
+        return await provision(service, claim, FACTS, pair)
+
+    return asyncio.run(scenario())
 
 
 def test_keys_and_certificate_are_created_and_registered() -> None:
@@ -73,20 +77,35 @@ def test_keys_and_certificate_are_created_and_registered() -> None:
     )
 
 
-def test_with_a_csr_the_key_never_leaves_the_device() -> None:
+@pytest.mark.parametrize("port", [LinuxPort(), None], ids=["linux", "portable"])
+def test_with_a_csr_the_key_never_leaves_the_device(port: Any) -> None:
     created = {name: CREATED[name] for name in CREATED if name != "privateKey"}
     service = Service({CSR: created, REGISTER: REGISTERED})
-    answer = ask(service, csr=True, port=LinuxPort())
+    answer = ask(service, csr=True, port=port)
     assert "PRIVATE KEY" in answer["privateKey"]
     topic, body = service.calls[0]
     assert topic == CSR and list(body) == ["certificateSigningRequest"]
-    request = x509.load_pem_x509_csr(body["certificateSigningRequest"].encode())
-    assert request.subject.rfc4514_string() == "CN=s-1"
+    made = x509.load_pem_x509_csr(body["certificateSigningRequest"].encode())
+    assert made.subject.rfc4514_string() == "CN=s-1"
 
 
-def test_a_csr_where_none_can_be_made_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError):
-        ask(Service({}), csr=True)
+def test_a_csr_without_randomness_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.urandom", bytes)
+    service = Service({})
+    with pytest.raises(ConfigError, match="not random"):
+        ask(service, csr=True)
+    assert not service.calls
+
+
+def test_parameters_name_facts_of_the_device() -> None:
+    service = Service({CREATE: CREATED, REGISTER: REGISTERED})
+    ask(service, SerialNumber="pump-{serial}", Type="{board}/{board}", Site="north")
+    assert service.calls[1][1]["parameters"] == {"SerialNumber": "pump-s-1", "Type": "B/B", "Site": "north"}
+
+
+def test_a_fact_this_device_does_not_have_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"parameters\.Site: no such fact: \{site\}"):
+        ask(Service({}), Site="{site}")
 
 
 def test_a_template_may_give_no_device_configuration() -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """boot.py and main.py on a virtual board: whatever the application does, the board comes back.
 
-The applications here are a few lines; `edgeagent.ota` on the board is the real one, the agent itself is not needed.
+The applications here are a few lines; the agent on the board is the real one, as it is shipped.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,10 @@ import pytest
 
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
-from edgefleet.artifacts.build import compile_file
+from edgefleet import devices
 from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET, VirtualBoard
 from tests.support import ROOT
 
-PARTS = ("__init__", "clock", "compat", "errors", "limits", "log")
-OTA = ("__init__", "launch", "safety", "trial")
 GOOD = """
 import sys
 def main():
@@ -28,16 +27,12 @@ def main():
     while True:
         pass
 """
-BARE = """
-class Agent:
-    @staticmethod
-    def from_file(path):
-        return Agent()
-    def run(self):
-        print("bare agent", "RUNS")
-        while True:
-            pass
-"""
+CONFIG = {
+    "endpoint": "127.0.0.1",
+    "thing_name": "pump",
+    **{name: f"/certs/{name}.der" for name in ("ca", "certificate", "key")},
+}
+BARE = "ca.der is missing"  # the bare agent runs, and says that its credentials are not there
 
 
 def good(version: str) -> str:
@@ -50,20 +45,22 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
         self.root = self.files / "slots"
-        (self.files / "lib" / "edgeagent" / "ota").mkdir(parents=True)
-        self.root.mkdir()
+        self.root.mkdir(parents=True)
+        self.configure()
         for script in ("boot.py", "main.py"):
             text = (ROOT / "boards" / "common" / script).read_text()
             # Time is not the subject: restarts follow at once, and a hang is noticed within a second.
             text = text.replace("WATCHDOG_MS = 120000", "WATCHDOG_MS = 1000").replace("DAMAGED_S = 30", "DAMAGED_S = 0")
             text = text.replace("time.sleep(1)", "time.sleep(0)")
             (self.files / script).write_text(text)
-        for names, place in ((PARTS, "edgeagent"), (OTA, "edgeagent/ota")):
-            for name in names:
-                compiled = compile_file(ROOT / place / f"{name}.py", f"{place}/{name}.py")
-                (self.files / "lib" / place / f"{name}.mpy").write_bytes(compiled)
-        (self.files / "lib" / "edgeagent" / "agent.py").write_text(BARE)
+        for path, bytecode in devices.agent_bytecode("UNIX_VIRTUAL").items():
+            compiled = self.files / "lib" / path
+            compiled.parent.mkdir(parents=True, exist_ok=True)
+            compiled.write_bytes(bytecode)
         self.board = VirtualBoard(folder / "board", heap="128k")
+
+    def configure(self, **members: str) -> None:
+        (self.files / "agent.json").write_text(json.dumps({**CONFIG, **members}))
 
     def slot(self, name: str, source: str) -> None:
         (self.root / name).mkdir(exist_ok=True)
@@ -150,13 +147,13 @@ def test_version_on_trial_that_resets_in_a_loop_goes_back(bench: Bench) -> None:
 def test_confirmed_version_that_keeps_crashing_makes_room_for_the_bare_agent(bench: Bench) -> None:
     bench.slot("a", "print('crash')\n1 / 0\n")
     bench.start()
-    bench.wait_for("bare agent RUNS")
+    bench.wait_for(BARE)
     assert bench.board.console.count("crash") == 5
 
 
 def test_without_an_application_the_bare_agent_runs(bench: Bench) -> None:
     bench.start()
-    bench.wait_for("bare agent RUNS")
+    bench.wait_for(BARE)
 
 
 def test_damaged_state_boots_the_older_slot(bench: Bench) -> None:
@@ -169,17 +166,32 @@ def test_damaged_state_boots_the_older_slot(bench: Bench) -> None:
     bench.wait_for("runs 1.0.0")
 
 
-def test_damaged_library_restarts_and_never_ends_in_the_repl(bench: Bench) -> None:
-    shutil.rmtree(bench.files / "lib" / "edgeagent" / "ota")
+@pytest.mark.parametrize("lost", ["ota/safety.mpy", "ota/trial.mpy", "__init__.mpy", "ota", ""])
+def test_damaged_library_restarts_and_never_ends_in_the_repl(bench: Bench, lost: str) -> None:
+    path = bench.files / "lib" / "edgeagent" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
     bench.slot("a", good("1.0.0"))
     bench.start()
     bench.wait(lambda: len(bench.board.resets) > 2)
     assert bench.board.resets[1] == HARD_RESET
 
 
+@pytest.mark.parametrize("torn", ["ota/trial.mpy", "__init__.mpy"])
+def test_library_cut_short_restarts_by_the_watchdog(bench: Bench, torn: str) -> None:
+    path = bench.files / "lib" / "edgeagent" / torn
+    path.write_bytes(path.read_bytes()[:100])
+    bench.slot("a", good("1.0.0"))
+    bench.start()
+    bench.wait(lambda: len(bench.board.resets) > 2)
+    assert bench.board.resets[1] == WDT_RESET  # MicroPython reads past the end of the file for ever
+
+
 def test_application_named_in_the_configuration_runs(bench: Bench) -> None:
     bench.slot("a", "")
     (bench.root / "a" / "pump.py").write_text(good("pump"))
-    (bench.files / "agent.json").write_text('{"application": "pump"}')
+    bench.configure(application="pump")
     bench.start()
     bench.wait_for("runs pump")

@@ -42,10 +42,11 @@ def refused(call: Any, **arguments: Any) -> tuple[int, str]:
     return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
 
 
-def get(world: ApiWorld, url: str) -> tuple[int, bytes]:
+def get(world: ApiWorld, url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
     context = ssl.create_default_context(cafile=str(world.ca))
+    request = urllib.request.Request(url, body, method=method)
     try:
-        with urllib.request.urlopen(url, context=context, timeout=10) as response:
+        with urllib.request.urlopen(request, context=context, timeout=10) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -245,6 +246,57 @@ def test_a_url_cannot_be_given_a_longer_life(world: ApiWorld, s3: Any) -> None:
     url = world.verifier.presign("signed", "k", 60)
     assert get(world, url.replace("X-Amz-Expires=60", "X-Amz-Expires=600"))[0] == 403
     assert get(world, url.replace("X-Amz-Expires=60", "X-Amz-Expires=99999999"))[0] == 400
+
+
+def put_url(s3: Any, key: str, expires: int = 60, **arguments: Any) -> str:
+    url: str = s3.generate_presigned_url(
+        "put_object", {"Bucket": "put", "Key": key, **arguments}, ExpiresIn=expires, HttpMethod="PUT"
+    )
+    return url
+
+
+def test_a_presigned_put_stores_one_object_without_credentials(world: ApiWorld, s3: Any) -> None:
+    url = put_url(s3, "a/b c")
+    assert get(world, url, "PUT", b"content")[0] == 200
+    assert world.objects.get("put", "a/b c") == b"content"
+    assert get(world, url.replace("b%20c", "other"), "PUT", b"x")[0] == 403
+
+
+def test_a_url_is_for_its_method_only(world: ApiWorld, s3: Any) -> None:
+    s3.put_object(Bucket="put", Key="k", Body=b"old")
+    got = s3.generate_presigned_url("get_object", {"Bucket": "put", "Key": "k"}, ExpiresIn=60)
+    assert get(world, got, "PUT", b"new")[0] == 403
+    assert get(world, put_url(s3, "k"))[0] == 403
+    assert get(world, put_url(s3, "k"), "DELETE")[0] == 403
+    assert world.objects.get("put", "k") == b"old"
+
+
+def test_a_signed_length_binds_the_body(world: ApiWorld, s3: Any) -> None:
+    url = put_url(s3, "length", ContentLength=4)
+    assert get(world, url, "PUT", b"12345")[0] == 403
+    assert get(world, url, "PUT", b"1234")[0] == 200
+
+
+def test_a_presigned_put_keeps_to_the_cap(world: ApiWorld, s3: Any) -> None:
+    status, body = get(world, put_url(s3, "big"), "PUT", bytes(CAP + 1))
+    assert status == 413
+    assert b"EntityTooLarge" in body
+    assert world.objects.list("put", "big") == []
+
+
+def test_an_expired_put_is_refused(world: ApiWorld, s3: Any) -> None:
+    url = put_url(s3, "late", expires=1)
+    import time
+
+    with mock.patch("edgefleet.api.sigv4.time.time", return_value=time.time() + 2):
+        status, body = get(world, url, "PUT", b"x")
+    assert (status, b"Request has expired" in body) == (403, True)
+    assert world.objects.list("put", "late") == []
+
+
+def test_only_s3_takes_a_presigned_put(world: ApiWorld, s3: Any) -> None:
+    url = put_url(s3, "k").replace("%2Fs3%2Faws4_request", "%2Fiot%2Faws4_request")
+    assert get(world, url, "PUT", b"x")[0] == 403
 
 
 # The aws-chunked form.

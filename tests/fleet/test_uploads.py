@@ -111,8 +111,8 @@ def test_the_data_of_a_complete_bundle_leaves_the_database(world: World) -> None
 @pytest.mark.parametrize(
     ("topic", "reason"),
     [
-        ("$aws/rules/edgeagent_upload/esp32-1/b/0/0", "1 to 64 parts"),
-        ("$aws/rules/edgeagent_upload/esp32-1/b/0/65", "1 to 64 parts"),
+        ("$aws/rules/edgeagent_upload/esp32-1/b/0/0", "1 to 256 parts"),
+        ("$aws/rules/edgeagent_upload/esp32-1/b/0/257", "1 to 256 parts"),
         ("$aws/rules/edgeagent_upload/esp32-1/b/2/2", "no such part"),
         ("$aws/rules/edgeagent_upload/esp32-1/b/-1/2", "thing/bundle/part/parts"),
         ("$aws/rules/edgeagent_upload/esp32-1/../0/1", "thing/bundle/part/parts"),

@@ -45,6 +45,7 @@ class Rig:
             files,
             config,
             on_board=True,
+            board="UNIX_VIRTUAL",
             ca=Path(ready["ca"]),
             claim_certificate=Path(ready["claim_certificate"]),
             claim_key=Path(ready["claim_key"]),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run one tests/portable module on MicroPython: `micropython run.py MODULE`. A line a test; exits 1 on failure."""
 
+import asyncio
 import gc
 import sys
 import unittest
@@ -16,6 +17,9 @@ def run(module_name):
         for method in sorted(dir(case)):
             if not method.startswith("test"):
                 continue
+            # Tasks that the test before has cancelled and left would live on, with all that they refer to.
+            asyncio.new_event_loop()
+            asyncio.core.cur_task = None
             gc.collect()
             instance = case()
             label = "%s.%s" % (name, method)

@@ -5,6 +5,7 @@ Used by tests on both runtimes; the tests in tests/device run the same agent aga
 """
 
 import asyncio
+import binascii
 import json
 import os
 
@@ -15,7 +16,7 @@ from edgeagent.jobs.registry import Handlers
 from edgeagent.jobs.runner import Runner
 
 TERMINAL = ("SUCCEEDED", "FAILED", "REJECTED", "CANCELED", "TIMED_OUT")
-_FOLDER = "job-test-state"
+FOLDER = "job-test-" + binascii.hexlify(os.urandom(6)).decode()  # test processes share a working folder
 
 
 class PowerCut(SystemExit):
@@ -29,6 +30,7 @@ class Service:
         self.executions = []  # dicts: jobId, executionNumber, status, versionNumber, jobDocument, statusDetails
         self.history = []  # (job id, status) of every accepted change by the device
         self.refusals = {}  # job id -> list of codes to answer its next updates with
+        self.timers = []  # stepTimeoutInMinutes of every update that had one
         self.on_change = None  # called when the front execution may have changed
 
     def add(self, job_id, document, number=1):
@@ -40,6 +42,7 @@ class Service:
                 "versionNumber": 1,
                 "jobDocument": document,
                 "statusDetails": {},
+                "timer": None,  # minutes of a running step timer
             }
         )
         self._changed()
@@ -101,6 +104,7 @@ class Service:
         if execution is None:
             return {"timestamp": 1}
         data = dict(execution)
+        data.pop("timer")
         if not with_document:
             data.pop("jobDocument")
         if not data["statusDetails"]:
@@ -123,6 +127,12 @@ class Service:
         execution["versionNumber"] += 1
         if "statusDetails" in body:
             execution["statusDetails"] = body["statusDetails"]
+        minutes = body.get("stepTimeoutInMinutes")
+        if minutes is not None:
+            if minutes != -1 and not 1 <= minutes <= 10080:
+                raise Refused("InvalidRequest", "stepTimeoutInMinutes")
+            execution["timer"] = None if minutes == -1 else minutes
+            self.timers.append(minutes)
         self.history.append((name, body["status"]))
         if body["status"] in TERMINAL:
             self._changed()
@@ -132,8 +142,8 @@ class Service:
 class Port:
     """A machine whose boots are numbered; reset() ends the loop."""
 
-    slots_dir = _FOLDER + "/slots"
-    state_dir = _FOLDER
+    slots_dir = FOLDER + "/slots"
+    state_dir = FOLDER
     resets = True
 
     def __init__(self, boot):
@@ -154,8 +164,10 @@ class Port:
 
 
 class Attributes:
+    facts = {"engineStarts": 7}
+
     def full(self):
-        return {"engineStarts": 7}
+        return dict(self.facts)
 
 
 class Device:
@@ -163,6 +175,7 @@ class Device:
 
     thing_name = "t"
     config_path = None
+    config = None
 
     def __init__(self, service, boot=1):
         self.service = service
@@ -170,6 +183,7 @@ class Device:
         self.handlers = Handlers()
         self.attributes = Attributes()
         self.counters = {}
+        self.collectors = []
         self.connected = asyncio.Event()
         self.requests = self.client = self
         self.oversized = []
@@ -205,7 +219,7 @@ class Device:
         await asyncio.sleep(0)
         if not self.connected.is_set():
             raise TransportError("down")
-        if self.too_large and rest == "start-next":
+        if self.too_large and body.get("includeJobDocument", True) and not rest.endswith("/update"):
             self.service.answer(rest, body)
             raise Refused("ReplyTooLarge", "too large")
         answer = self.service.answer(rest, body)
@@ -233,11 +247,11 @@ class Device:
 
 
 def journal_is_empty():
-    return not compat.exists(_FOLDER + "/job.json")
+    return not compat.exists(FOLDER + "/job.json")
 
 
 def wipe():
-    compat.remove_tree(_FOLDER)
+    compat.remove_tree(FOLDER)
 
 
 def live(device, scenario):

@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 
-from edgeagent import compat
-from edgeagent.ota import ecdsa
-from edgeagent.ota.manifest import ECDSA_P256, MAGIC
+from edgeagent import compat, p256
+from edgeagent.ota.manifest import MAGIC
 
 BLOCK = 4096
 RUNTIME = "micropython" if compat.MICROPYTHON else "cpython"
@@ -27,23 +26,23 @@ def inverse(a, m):
     return pow(a, m - 2, m)
 
 
-def multiple(k, x=ecdsa._GX, y=ecdsa._GY):
+def multiple(k, x=p256.GX, y=p256.GY):
     """k·(x, y) in affine form, by double and add. A signer needs it; a device never does."""
     point = (0, 1, 0)
     for bit in range(255, -1, -1):
-        point = ecdsa._double(*point)
+        point = p256.double(*point)
         if k >> bit & 1:
-            point = ecdsa._add(point[0], point[1], point[2], x, y)
+            point = p256.add(point[0], point[1], point[2], x, y)
     return affine(*point)
 
 
 def affine(x, y, z):
-    i = inverse(z, ecdsa._P)
-    return x * i * i % ecdsa._P, y * i * i * i % ecdsa._P
+    i = inverse(z, p256.P)
+    return x * i * i % p256.P, y * i * i * i % p256.P
 
 
 def plus(one, two):
-    return affine(*ecdsa._add(one[0], one[1], 1, two[0], two[1]))
+    return affine(*p256.add(one[0], one[1], 1, two[0], two[1]))
 
 
 def encode(x, y):
@@ -57,10 +56,10 @@ class Key:
         self.id = sha(self.public)[:8]
 
     def sign(self, digest):
-        k = int.from_bytes(sha(digest + b"nonce"), "big") % ecdsa._N
-        r = multiple(k)[0] % ecdsa._N
+        k = int.from_bytes(sha(digest + b"nonce"), "big") % p256.N
+        r = multiple(k)[0] % p256.N
         e = int.from_bytes(digest, "big")
-        return encode(r, inverse(k, ecdsa._N) * (e + r * self.secret) % ecdsa._N)
+        return encode(r, inverse(k, p256.N) * (e + r * self.secret) % p256.N)
 
 
 KEY = Key()
@@ -83,7 +82,7 @@ def envelope(manifest, keys=(KEY,)):
     parts = [MAGIC, len(manifest).to_bytes(2, "big"), manifest, bytes([len(keys)])]
     for key in keys:
         signature = key.sign(sha(manifest))
-        parts.append(key.id + bytes([ECDSA_P256]) + len(signature).to_bytes(2, "big") + signature)
+        parts.append(key.id + bytes([1]) + len(signature).to_bytes(2, "big") + signature)
     return b"".join(parts)
 
 
@@ -93,7 +92,8 @@ class Artifact:
     def __init__(self, files, version="2.0.0", **members):
         self.contents = files
         self.payload = b"".join([content for _, content in files])
-        self.blocks = b"".join([sha(self.payload[at : at + BLOCK]) for at in range(0, len(self.payload), BLOCK)])
+        pieces = [self.payload[at : at + BLOCK] for at in range(0, len(self.payload), BLOCK)]
+        self.blocks = b"".join([sha(piece) for piece in pieces + [content for _, content in files]])
         self.document = {
             "format": 1,
             "name": "app",
@@ -102,7 +102,7 @@ class Artifact:
             "boards": ["TEST"],
             "runtime": RUNTIME,
             "expires": None,
-            "files": [[path, len(content), hexed(sha(content))] for path, content in files],
+            "files": [[path, len(content)] for path, content in files],
             "payload": {
                 "size": len(self.payload),
                 "sha256": hexed(sha(self.payload)),
@@ -127,9 +127,12 @@ class Artifact:
         return {"operation": "ota", "stream": stream, "artifact": sizes}
 
 
+_MINE = os.urandom(6).hex()  # test processes share a working folder
+
+
 def fresh(name):
     """An empty folder below the current one."""
-    path = "ota-test-" + name
+    path = "ota-test-%s-%s" % (_MINE, name)
     compat.remove_tree(path)
     os.mkdir(path)
     return path

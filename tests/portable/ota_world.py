@@ -148,6 +148,7 @@ class Reset(BaseException):
 class Config:
     trust = "trust.json"
     confirm_within = 60
+    device_configuration = {}
 
 
 class Agent:

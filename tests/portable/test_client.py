@@ -533,5 +533,244 @@ class Closing(Limits):
         play(scenario())
 
 
+class Cancelling(Limits):
+    """Each call is cancelled at every turn of the loop that it takes. Afterwards there is a link that works, or none
+    and its stream is closed; nothing of the call is left.
+    """
+
+    def everywhere(self, start, connected=True, **options):
+        """start: client -> coroutine to be cancelled."""
+        for board in (False, True):
+            turn = 0
+            while play(self.once(start, connected, board, turn, options)):
+                turn += 1
+            self.assertGreater(turn, 1)
+
+    async def once(self, start, connected, board, turn, options):
+        """Cancel after `turn` turns; False if the call had ended before."""
+        server = Server(board=board, **options)
+        client = server.client
+        serving = asyncio.create_task(server.serve())
+        run = None
+        if connected:
+            await client.connect()
+            run = asyncio.create_task(outcome(client.run()))
+            await asyncio.sleep(0)
+        call = asyncio.create_task(start(client))
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        early = not call.done()
+        call.cancel()
+        try:
+            await call
+            self.assertFalse(early, "the cancellation was lost")
+        except asyncio.CancelledError:
+            pass
+        except TransportError:
+            pass
+        self.assertEqual(client._open, [])
+        if not client.connected:
+            if run:
+                self.assertIsInstance(await run, TransportError)
+            await self.until(lambda: server.far is None or server.far.closed)
+            self.assertIsNone(client._writer)
+            await client.connect()
+            run = asyncio.create_task(outcome(client.run()))
+        elif run is None:
+            run = asyncio.create_task(outcome(client.run()))
+        self.assertIsNone(await outcome(client.publish("after", b"x")))
+        self.assertEqual(client._open, [])
+        await client.close()
+        self.assertIsInstance(await run, TransportError)
+        self.assertTrue(server.far.closed)
+        serving.cancel()
+        return early
+
+    async def until(self, condition):
+        for _ in range(1000):
+            if condition():
+                return
+            await asyncio.sleep(0)
+        self.fail("never")
+
+    def test_connect(self):
+        self.everywhere(lambda client: client.connect(), connected=False)
+
+    def test_publish(self):
+        self.everywhere(lambda client: client.publish("a", bytes(10000)))
+        self.everywhere(lambda client: client.publish("a", bytes(10000), 0))
+
+    def test_subscribe_and_unsubscribe(self):
+        self.everywhere(lambda client: client.subscribe(["a"]))
+        self.everywhere(lambda client: client.unsubscribe(["a"]))
+
+    def test_request(self):
+        async def ask(client):
+            client.on("ask", lambda topic, payload: client.done("key", bytes(payload)))
+            self.assertEqual(await client.request("ask", b"x", "key"), b"x")
+
+        self.everywhere(ask)
+
+    def test_close(self):
+        self.everywhere(lambda client: client.close())
+
+    def test_run(self):
+        async def session(client):
+            await client.connect()
+            await client.run()
+
+        for board in (False, True):
+            for turn in range(40):
+                play(self.once(session, False, board, turn, {}))
+
+    def test_connect_that_sends_again(self):
+        async def scenario(board, turn):
+            server = Server(board=board, clean=False)
+            client = server.client
+            run = asyncio.create_task(outcome(await server.accept()))
+            sending = [asyncio.create_task(outcome(client.publish("a", bytes(5000)))) for _ in range(3)]
+            for _ in sending:
+                await server.receive()
+            await server.end.wait_closed()
+            await run
+            serving = asyncio.create_task(server.serve(1))
+            call = asyncio.create_task(client.connect())
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            early = not call.done()
+            call.cancel()
+            try:
+                await call
+            except asyncio.CancelledError:
+                self.assertFalse(client.connected)
+                self.assertTrue(server.far.closed or not early)
+                await client.connect()
+            run = asyncio.create_task(outcome(client.run()))
+            for task in sending:
+                self.assertIsNone(await task)
+            await client.close()
+            await run
+            serving.cancel()
+            return early
+
+        for board in (False, True):
+            turn = 0
+            while play(scenario(board, turn)):
+                turn += 1
+            self.assertGreater(turn, 5)
+
+
+class Reconnecting(Limits):
+    def test_what_waits_to_write_on_the_old_link_does_not_write_on_the_new(self):
+        async def scenario():
+            server = Server(clean=False)
+            client = server.client
+            client.WRITE_S = 0.1
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.far.stalled = True
+            sending = [asyncio.create_task(outcome(client.publish("a", bytes((n,)) * 5000))) for n in range(3)]
+            while not server.end.inbox:
+                await asyncio.sleep(0)
+            await server.end.wait_closed()
+            await run
+            run = asyncio.create_task(outcome(await server.accept(1)))
+            for n in range(3):
+                head, body = await server.receive()
+                self.assertEqual((head, body[5]), (0x3A, n))
+                server.send(b"\x40\x02" + body[3:5])
+            for task in sending:
+                self.assertIsNone(await task)
+            await asyncio.sleep(0.2)  # longer than the stalled writer of the old link has
+            self.assertTrue(client.connected)
+            self.assertEqual(bytes(server.end.inbox), b"")
+            await client.close()
+            await run
+
+        play(scenario())
+
+    def test_publishes_without_a_link_leave_nothing_behind(self):
+        async def scenario():
+            client = Server().client
+            for _ in range(3):
+                error = await outcome(client.publish("a", b"", 0))
+            self.assertEqual(str(error), "not connected")
+            return client._error
+
+        error = play(scenario())
+        self.assertIsNone(getattr(error, "__traceback__", None))
+
+    def test_packet_ids_of_open_exchanges_are_not_used_again(self):
+        async def scenario():
+            server = Server()
+            run = asyncio.create_task(outcome(await server.accept()))
+            first = asyncio.create_task(server.client.publish("a", b""))
+            taken = (await server.receive())[1][3:5]
+            server.client._id = (taken[0] << 8 | taken[1]) - 1  # as after 65535 more
+            second = asyncio.create_task(server.client.publish("a", b""))
+            other = (await server.receive())[1][3:5]
+            self.assertNotEqual(taken, other)
+            for number in (other, taken):
+                server.send(b"\x40\x02" + number)
+            await first
+            await second
+            server.client._id = 65535
+            asyncio.create_task(outcome(server.client.publish("a", b"")))
+            self.assertEqual((await server.receive())[1][3:5], b"\0\1")  # 0 is none
+            await server.client.close()
+            await run
+
+        play(scenario())
+
+    def test_a_handler_that_outlives_its_link_does_not_acknowledge_on_the_next(self):
+        async def scenario():
+            server = Server(clean=False)
+            go = asyncio.Event()
+
+            async def stubborn(topic, payload):
+                while not go.is_set():
+                    try:
+                        await go.wait()
+                    except asyncio.CancelledError:
+                        pass
+
+            server.client.on("a", stubborn)
+            run = asyncio.create_task(outcome(await server.accept()))
+            server.send(PUBLISH_A_QOS1)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            run.cancel()
+            try:
+                await run
+            except asyncio.CancelledError:
+                pass
+            run = asyncio.create_task(outcome(await server.accept(1)))
+            go.set()
+            self.assertIsNone(await outcome(server.client.publish("b", b"", 0)))
+            self.assertEqual((await server.receive())[0], 0x30)
+            await server.client.close()
+            self.assertEqual(bytes(server.end.inbox), b"\xe0\x00")
+            await run
+
+        play(scenario())
+
+
+class LastWill(Limits):
+    def test_it_is_in_the_connect_packet(self):
+        async def scenario():
+            server = Server(will=("gone", "thing-1"))
+            connecting = asyncio.create_task(server.client.connect())
+            while server.end is None:
+                await asyncio.sleep(0)
+            _, body = await server.receive()
+            server.send(b"\x20\x02\x00\x00")
+            await connecting
+            await server.client.close()
+            return body
+
+        body = play(scenario())
+        self.assertEqual(body[7], 0x2E)  # will, retained, QoS 1, clean session
+        self.assertEqual(body[10:], b"\0\x07thing-1" + b"\0\x04gone" + b"\0\x07thing-1")
+
+
 if __name__ == "__main__":
     unittest.main()

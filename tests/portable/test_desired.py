@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC110 - a condition is awaited turn by turn of the loop: the same on both runtimes
 """What an application is told of a shadow's desired state, over lost links and refusals."""
 
 import asyncio

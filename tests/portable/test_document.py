@@ -2,12 +2,18 @@
 import json
 import unittest
 
+from edgeagent.compat import MICROPYTHON
 from edgeagent.errors import JobRejected
 from edgeagent.jobs import document
 
 
 def step(kind="runHandler", **given):
     return {"action": {"name": "a", "type": kind, "input": given}}
+
+
+class BadText(str):
+    def encode(self):
+        raise ValueError
 
 
 class Understanding(unittest.TestCase):
@@ -34,20 +40,36 @@ class Understanding(unittest.TestCase):
                 }
             ],
         }
-        self.assertEqual(document.parse(given), "reboot")
+        self.assertEqual(document.parse(given), "reboot" if MICROPYTHON else "steps")
 
-    def test_other_steps_are_refused_by_this_port(self):
+    def test_other_steps_are_refused_by_boards_and_left_to_their_handler_on_linux(self):
         for steps in (
             [step(handler="shutdown.sh")],
             [step("runCommand", command="ls")],
             [step(handler="reboot.sh"), step(handler="reboot.sh")],
         ):
-            self.assertIn("steps: only", self.refused({"version": "1.0", "steps": steps}))
+            self.programs({"version": "1.0", "steps": steps})
 
-    def test_malformed_steps_are_refused_by_name_too(self):
+    def test_malformed_steps_too(self):
         for steps in ({}, [], 7, None, [7], [{"action": {}}], [{"action": {"type": "runHandler"}}], [{"action": []}]):
-            self.assertIn("steps: only", self.refused({"steps": steps}))
-        self.assertIn("steps: only", self.refused({"steps": [step()]}))
+            self.programs({"steps": steps})
+        self.programs({"steps": [step()]})
+
+    def test_the_older_form_of_the_device_client_is_a_step(self):
+        self.programs({"operation": "download-file.sh", "args": ["https://example.org/x", "/tmp/x"]})
+
+    def programs(self, value):
+        if MICROPYTHON:
+            self.assertIn("steps: only", self.refused(value))
+        else:
+            self.assertEqual(document.parse(value), "steps")
+
+    def test_an_aws_ota_update_is_recognised(self):
+        self.assertEqual(document.parse({"afr_ota": {"files": []}}), "afr_ota")
+
+    def test_half_a_surrogate_pair_is_refused(self):
+        # MicroPython's decoder does not take it in the first place.
+        self.assertIn("no text", self.refused({"operation": "x", "a": BadText("x")}))
 
     def test_anything_but_an_object_is_refused(self):
         for value in (None, [], "reboot", 7, True):

@@ -5,10 +5,11 @@ import asyncio
 import binascii
 import unittest
 
+from edgeagent import p256
 from edgeagent.ota import ecdsa
 from tests.portable.ota_support import KEY, Key, encode, inverse, multiple, plus, sha
 
-N, P = ecdsa._N, ecdsa._P
+N, P = p256.N, p256.P
 
 # RFC 6979, A.2.5: key, and signatures over SHA-256 of the message.
 X = "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6"
@@ -109,9 +110,9 @@ class Corners(unittest.TestCase):
     def test_abscissa_between_order_and_prime(self):
         # R has x = n + t, so r = t and the check has to try r + n. The key is made to fit: Q = (s·R - e·G) / r.
         t, y = 1, 0
-        while y * y % P != (pow(N + t, 3, P) - 3 * (N + t) + ecdsa._B) % P:
+        while y * y % P != (pow(N + t, 3, P) - 3 * (N + t) + p256.B) % P:
             t += 1
-            y = pow((pow(N + t, 3, P) - 3 * (N + t) + ecdsa._B) % P, (P + 1) // 4, P)
+            y = pow((pow(N + t, 3, P) - 3 * (N + t) + p256.B) % P, (P + 1) // 4, P)
         s, e = 12345, int.from_bytes(sha(b"a"), "big")
         inner = plus(multiple(s, N + t, y), multiple(N - e % N))
         public = encode(*multiple(inverse(t, N), inner[0], inner[1]))

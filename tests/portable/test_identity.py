@@ -7,7 +7,7 @@ import unittest
 
 from edgeagent import compat
 from edgeagent.errors import ConfigError
-from edgeagent.identity import Identity, pem_to_der
+from edgeagent.identity import Identity, certificate_id, known, pem_to_der
 
 
 def pem(label, content):
@@ -70,7 +70,7 @@ class Power:
         return self.real_open(path, mode)
 
 
-class Storing(unittest.TestCase):
+class World(unittest.TestCase):
     def setUp(self):
         self.root = "identity-test-" + binascii.hexlify(os.urandom(6)).decode()
         compat.make_dirs(self.root)
@@ -81,6 +81,8 @@ class Storing(unittest.TestCase):
     def identity(self):
         return Identity(self.root, False)
 
+
+class Storing(World):
     def loaded(self):
         """(thing name, certificate bytes, key bytes) as a fresh process finds them, or None."""
         found = self.identity().load()
@@ -167,6 +169,148 @@ class Storing(unittest.TestCase):
         identity = self.identity()
         identity.store("one", CERT_1, KEY_1)
         self.assertNotIn("key 1", repr(identity) + str(identity.load()))
+
+
+class Trial(World):
+    """A generation on trial."""
+
+    def begin(self):
+        self.identity().store("one", CERT_1, KEY_1)
+        self.identity().store("two", CERT_2, KEY_2, True)
+
+    def name(self):
+        found = self.identity().load()
+        return found and found[0]
+
+    def started(self):
+        return self.identity().start()[0]
+
+    def state(self, cert=CERT_2):
+        return self.identity().state(certificate_id(pem_to_der(cert)))
+
+    def test_it_is_used_and_three_boots_are_counted(self):
+        self.begin()
+        for boots in (1, 2, 3):
+            self.assertEqual(self.name(), "two")
+            identity = self.identity()
+            self.assertEqual((identity.start()[0], identity.trial), ("two", True))
+            self.assertEqual(self.state(), boots)
+        identity = self.identity()
+        self.assertEqual((identity.start()[0], identity.trial), ("one", False))
+        self.assertEqual((self.name(), self.state()), ("one", 3))
+
+    def test_looking_counts_nothing(self):
+        self.begin()
+        for _ in range(9):
+            self.identity().load()
+        self.assertEqual(self.state(), 0)
+
+    def test_one_that_is_confirmed_stays(self):
+        self.begin()
+        self.started()
+        self.identity().finish()
+        for _ in range(5):
+            self.assertEqual(self.started(), "two")
+        self.assertEqual(self.state(), "")
+
+    def test_one_that_is_given_up_is_not_used_again_and_says_why(self):
+        self.begin()
+        self.identity().finish("no answer")
+        self.assertEqual((self.started(), self.state()), ("one", "no answer"))
+        self.identity().finish()
+        self.assertEqual((self.started(), self.state()), ("one", "no answer"))
+
+    def test_a_reason_fits_the_record_whatever_its_length(self):
+        self.begin()
+        self.identity().finish("\x01" * 5000)
+        self.assertEqual(self.started(), "one")
+
+    def test_the_next_one_replaces_the_one_given_up_and_never_the_one_in_force(self):
+        for _ in range(3):
+            self.begin()
+            self.identity().finish("no")
+            self.identity().store("three", CERT_2, KEY_2, True)
+            self.assertEqual(self.name(), "three")
+            self.identity().finish("no")
+            self.assertEqual(self.name(), "one")
+
+    def test_one_on_trial_is_replaced_before_the_one_in_force(self):
+        self.begin()
+        self.identity().store("three", CERT_2, KEY_2, True)
+        self.identity().finish("no")
+        self.assertEqual(self.name(), "one")
+
+    def test_the_first_identity_of_a_device_may_be_on_trial(self):
+        self.identity().store("one", CERT_1, KEY_1, True)
+        self.assertEqual(self.name(), "one")
+        self.identity().finish("no")
+        self.assertIsNone(self.name())
+
+    def test_a_boot_that_cannot_be_counted_does_not_use_it(self):
+        self.begin()
+        real = compat.write_atomic
+
+        def full(*_):
+            raise OSError(28)
+
+        compat.write_atomic = full
+        try:
+            self.assertEqual(self.started(), "one")
+        finally:
+            compat.write_atomic = real
+
+    def test_an_unknown_certificate_has_no_state(self):
+        self.begin()
+        self.assertIsNone(self.identity().state("00"))
+        self.assertEqual(self.state(CERT_1), "")
+
+    def cut(self, step, names):
+        """Cut at every file operation of `step`: afterwards the device starts with one of `names`."""
+        operations = 0
+        while True:
+            compat.remove_tree(self.root)
+            compat.make_dirs(self.root)
+            self.begin()
+            self.started()
+            try:
+                with Power(operations):
+                    step(self.identity())
+                return operations
+            except Cut:
+                pass
+            self.assertIn(self.name(), names)
+            self.assertIn(self.started(), names)
+            step(self.identity())
+            operations += 1
+
+    def test_power_cut_anywhere_in_a_step_leaves_the_state_before_or_after(self):
+        self.assertGreater(self.cut(lambda identity: identity.start(), ("two",)), 1)
+        self.assertGreater(self.cut(lambda identity: identity.finish(), ("two",)), 1)
+        self.assertGreater(self.cut(lambda identity: identity.finish("no"), ("one", "two")), 1)
+        store = self.cut(lambda identity: identity.store("three", CERT_2, KEY_2, True), ("one", "two", "three"))
+        self.assertGreater(store, 8)
+
+
+class Known(unittest.TestCase):
+    """Configured or stored."""
+
+    class Config:
+        thing_name = "t"
+        certificate = "cert"
+        key = "key"
+
+    def test_a_configured_identity_counts_until_one_of_the_same_name_has_followed(self):
+        configured = ("t", "cert", "key")
+        self.assertEqual(known(self.Config, None), configured)
+        self.assertEqual(known(self.Config, ("other", "a", "b")), configured)
+        self.assertEqual(known(self.Config, ("t", "a", "b")), ("t", "a", "b"))
+
+    def test_without_a_configured_one_the_stored_counts(self):
+        class Config:
+            thing_name = certificate = key = None
+
+        self.assertEqual(known(Config, ("t", "a", "b")), ("t", "a", "b"))
+        self.assertIsNone(known(Config, None))
 
 
 class Pem(unittest.TestCase):

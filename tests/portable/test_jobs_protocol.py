@@ -66,15 +66,21 @@ class Requests(unittest.TestCase):
         self.assertEqual(body, {"status": "FAILED", "executionNumber": 3, "statusDetails": {"reason": "no"}})
 
     def test_an_update_without_details_leaves_those_of_the_service(self):
-        self.assertNotIn("statusDetails", protocol.update("SUCCEEDED", {}, 1))
+        for details in (None, {}, {"percent": None}):
+            self.assertNotIn("statusDetails", protocol.update("SUCCEEDED", details, 1))
+
+    def test_an_update_restarts_the_step_timer_if_there_is_one(self):
+        self.assertEqual(protocol.update("IN_PROGRESS", None, 1, 5)["stepTimeoutInMinutes"], 5)
+        self.assertEqual(protocol.update("IN_PROGRESS", None, 1, -1)["stepTimeoutInMinutes"], -1)
+        self.assertNotIn("stepTimeoutInMinutes", protocol.update("IN_PROGRESS", None, 1))
 
 
 class Refusals(unittest.TestCase):
     def test_codes_that_end_the_execution_for_us(self):
         self.assertEqual(sorted(protocol.OVER), ["InvalidStateTransition", "ResourceNotFound", "TerminalStateReached"])
 
-    def test_only_throttling_and_internal_errors_pass_by_themselves(self):
-        self.assertEqual(sorted(protocol.PASSING), ["InternalError", "RequestThrottled"])
+    def test_throttling_internal_errors_and_a_writer_that_came_between_pass_by_themselves(self):
+        self.assertEqual(sorted(protocol.PASSING), ["InternalError", "RequestThrottled", "VersionMismatch"])
 
 
 class Details(unittest.TestCase):
@@ -96,6 +102,15 @@ class Details(unittest.TestCase):
 
     def test_keys_get_only_the_characters_they_may_have(self):
         self.assertEqual(list(protocol.clean_details({"a b/c.d:e_f-g": 1})), ["a_b_c_d:e_f-g"])
+
+    def test_the_reason_is_never_the_eleventh(self):
+        details = {"k%d" % n: n for n in range(30)}
+        details["reason"] = "no oil"
+        self.assertEqual(protocol.clean_details(details)["reason"], "no oil")
+        self.assertEqual(len(protocol.clean_details(details)), 10)
+
+    def test_an_empty_key_gets_a_name(self):
+        self.assertEqual(protocol.clean_details({"": 1}), {"_": "1"})
 
     def test_at_most_ten_pairs(self):
         self.assertEqual(len(protocol.clean_details({"k%d" % n: n for n in range(30)})), 10)

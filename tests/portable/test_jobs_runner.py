@@ -2,13 +2,12 @@
 """One execution at a time and one terminal status, over lost links, resets, power cuts at every file operation."""
 
 import asyncio
-import json
 import unittest
 
 from edgeagent import log
 from edgeagent.errors import JobFailed, JobRejected, Refused, UpdateError
 from edgeagent.mqtt import backoff
-from tests.portable.job_service import Device, Fuse, Port, Service, journal_is_empty, live, wipe
+from tests.portable.job_service import FOLDER, Attributes, Device, Fuse, Port, Service, journal_is_empty, live, wipe
 
 
 class Quick(unittest.TestCase):
@@ -123,6 +122,159 @@ class Ending(Quick):
             return {"a": 1}
 
         self.assertEqual(self.end(work)[0], "SUCCEEDED")
+
+    def test_details_that_are_no_dict_or_cannot_be_said_end_the_job_all_the_same(self):
+        class Mute:
+            def __str__(self):
+                raise ValueError("mute")
+
+        async def returned(job):
+            return {"a": Mute()}
+
+        async def raised(job):
+            raise JobFailed("no oil", [1])
+
+        self.assertEqual(self.end(returned), ("FAILED", {"reason": "ValueError: mute"}))
+        self.setUp()
+        self.assertEqual(self.end(raised), ("FAILED", {"reason": "no oil"}))
+
+    def test_the_reason_is_told_whatever_number_of_details_there_are(self):
+        async def work(job):
+            raise JobFailed("no oil", {"k%d" % n: n for n in range(20)})
+
+        self.assertEqual(self.end(work)[1]["reason"], "no oil")
+
+    def test_an_operation_this_device_lacks_the_module_of_is_unknown(self):
+        self.assertEqual(self.end(None, {"operation": "runner"})[1]["reason"], "unknown operation runner")
+        self.assertIsNone(self.device().handlers.get("document"))
+
+
+class Conditions(Quick):
+    def setUp(self):
+        super().setUp()
+        self.ran = []
+
+    def tearDown(self):
+        Attributes.facts = {"engineStarts": 7}
+        super().tearDown()
+
+    def end(self, document, resume=False, work=None):
+        async def default(job):
+            self.ran.append(job.id)
+
+        device = self.device()
+        device.handlers.register("work", work or default, resume)
+        self.service.add("j", document)
+        self.run_idle(device)
+        return self.service.status("j"), self.service.details("j")
+
+    def test_a_condition_that_is_met_lets_the_job_run(self):
+        self.assertEqual(self.end({"operation": "work", "condition": "engineStarts == 7"})[0], "SUCCEEDED")
+        self.assertEqual(self.ran, ["j"])
+
+    def test_one_that_is_not_met_is_succeeded_with_the_present_value_and_nothing_runs(self):
+        status, details = self.end({"operation": "work", "condition": "engineStarts >= 20000"})
+        self.assertEqual(status, "SUCCEEDED")
+        self.assertEqual(
+            details, {"skipped": "engineStarts >= 20000", "reason": "condition not met: engineStarts is 7"}
+        )
+        self.assertEqual((self.ran, self.service.history), ([], [("j", "SUCCEEDED")]))
+
+    def test_it_holds_for_built_in_operations_too(self):
+        self.assertEqual(self.end({"operation": "reboot", "condition": "oil == 1"})[1]["skipped"], "oil == 1")
+
+    def test_a_malformed_one_is_rejected_with_the_position(self):
+        status, details = self.end({"operation": "work", "condition": "engineStarts >= many"})
+        self.assertEqual(status, "REJECTED")
+        self.assertIn("position 17", details["reason"])
+        self.assertEqual(self.ran, [])
+
+    def test_it_is_not_asked_again_after_a_reset(self):
+        seen = []
+
+        async def work(job):
+            seen.append(job.resumed)
+            if not job.resumed:
+                Attributes.facts = {"engineStarts": 8}
+                job.reset("test")
+
+        document = {"operation": "work", "condition": "engineStarts == 7"}
+        self.end(document, True, work)
+        device = self.device(2)
+        device.handlers.register("work", work, True)
+        self.run_idle(device)
+        self.assertEqual(seen, [False, True])
+        self.assertEqual(self.service.terminal("j"), ["SUCCEEDED"])
+        self.assertEqual(self.service.details("j"), {})
+
+
+class StepTimer(Quick):
+    def end(self, work, **members):
+        device = self.device()
+        device.handlers.register("work", work)
+        document = {"operation": "work"}
+        document.update(members)
+        self.service.add("j", document)
+        self.run_idle(device)
+        return self.service.status("j")
+
+    def test_a_document_starts_it_and_progress_restarts_it(self):
+        seen = []
+
+        async def work(job):
+            seen.append(self.service.find("j")["timer"])
+            await job.progress(10)
+            await job.progress(20)
+
+        self.assertEqual(self.end(work, stepTimeoutInMinutes=5), "SUCCEEDED")
+        self.assertEqual((seen, self.service.timers), ([5], [5, 5, 5]))
+
+    def test_a_handler_may_start_change_and_stop_it(self):
+        async def work(job):
+            for minutes in (None, 5, 60, -1):
+                job.minutes = minutes
+                await job.progress(10)
+
+        self.assertEqual(self.end(work), "SUCCEEDED")
+        self.assertEqual(self.service.timers, [5, 60, -1])
+
+    def test_without_one_nothing_is_sent_before_the_end(self):
+        async def work(job):
+            pass
+
+        self.end(work)
+        self.assertEqual((self.service.timers, self.service.history), ([], [("j", "SUCCEEDED")]))
+
+    def test_restarting_it_leaves_the_details_of_the_progress_before(self):
+        async def work(job):
+            await job.progress(10, step="a")
+            await job.progress()
+            self.assertEqual(self.service.details("j"), {"percent": "10", "step": "a"})
+
+        self.assertEqual(self.end(work, stepTimeoutInMinutes=5), "SUCCEEDED")
+
+    def test_a_bad_number_of_minutes_is_rejected_by_name(self):
+        for minutes in (0, -1, 10081, 1.5, True, "5", [], {}):
+            self.setUp()
+            self.assertEqual(self.end(None, stepTimeoutInMinutes=minutes), "REJECTED", repr(minutes))
+            self.assertIn("stepTimeoutInMinutes", self.service.details("j")["reason"])
+
+    def test_an_execution_that_is_over_by_then_does_not_begin(self):
+        ran = []
+
+        async def work(job):
+            ran.append(job.id)
+
+        answer = self.service.answer
+
+        def late(rest, body):
+            if "stepTimeoutInMinutes" in body:
+                self.service.find("j")["status"] = "TIMED_OUT"
+            return answer(rest, body)
+
+        self.service.answer = late
+        self.assertEqual(self.end(work, stepTimeoutInMinutes=5), "TIMED_OUT")
+        self.assertEqual((ran, self.service.terminal("j")), ([], []))
 
 
 class Queue(Quick):
@@ -357,6 +509,18 @@ class Link(Quick):
         self.run_idle(device)
         self.assertEqual(self.service.terminal("j"), ["SUCCEEDED"])
 
+    def test_a_report_that_another_writer_came_before_is_sent_again_with_its_details(self):
+        device = self.device()
+        self.service.refusals["j"] = ["VersionMismatch"]
+
+        async def work(job):
+            return {"n": 1}
+
+        device.handlers.register("work", work)
+        self.service.add("j", {"operation": "work"})
+        self.run_idle(device)
+        self.assertEqual((self.service.history, self.service.details("j")), ([("j", "SUCCEEDED")], {"n": "1"}))
+
     def test_a_throttled_report_is_tried_again(self):
         device = self.device()
         self.service.refusals["j"] = ["RequestThrottled", "InternalError", "RequestThrottled"]
@@ -435,6 +599,45 @@ class Resets(Quick):
         self.assertEqual(seen, [("k", False)])
         self.assertEqual(self.service.terminal("j"), [])
 
+    def test_a_document_too_large_after_the_reset_is_that_of_our_own_execution(self):
+        async def first(job):
+            job.reset("test")
+
+        device = self.two_boots(first, first, True)
+        device.too_large = True
+        self.service.executions.insert(0, dict(self.service.find("j"), jobId="other"))
+        live(device, lambda d: d.until(lambda: self.service.terminal("j")))
+        self.assertEqual(self.service.history[0], ("j", "REJECTED"))
+
+    def test_days_offline_with_a_report_to_send_and_a_queue_that_changed(self):
+        device = self.device(1)
+        ran = []
+
+        async def work(job):
+            ran.append(job.id)
+            device.connected.clear()
+
+        device.handlers.register("work", work)
+        for name in ("j", "k", "l"):
+            self.service.add(name, {"operation": "work"})
+
+        async def scenario(device):
+            await device.until(lambda: ran and not device.runner._job)
+
+        live(device, scenario)
+        self.service.cancel("j", "TIMED_OUT")
+        self.service.cancel("k")
+        self.service.add("j", {"operation": "work"}, 2)
+        device = self.device(2)
+
+        async def again(job):
+            ran.append("%s/%d" % (job.id, job.execution))
+
+        device.handlers.register("work", again)
+        self.run_idle(device)
+        self.assertEqual(ran, ["j", "l/1", "j/2"])
+        self.assertEqual(self.service.history, [("l", "SUCCEEDED"), ("j", "SUCCEEDED")])
+
     def test_a_report_that_was_not_accepted_before_the_reset_is_sent_after_it(self):
         device = self.device(1)
 
@@ -497,7 +700,7 @@ class Resets(Quick):
             return {"resumed": job.resumed}
 
         self.two_boots(first, second, True)
-        with open("job-test-state/job.json", "wb") as file:
+        with open(FOLDER + "/job.json", "wb") as file:
             file.write(b"garbage")
         device = self.device(2)
         device.handlers.register("work", second, True)
@@ -571,31 +774,6 @@ class PowerCuts(Quick):
             self.assertEqual(self.service.details("j")["bootId"][:5], "boot-")
 
         self.sweep({"operation": "reboot"}, lambda device, state: None, judge)
-
-
-class Diagnostics(Quick):
-    def test_the_bundle_arrives_whole_in_small_parts(self):
-        import binascii
-        import hashlib
-
-        for n in range(60):
-            log.info("test", "line %d %s", n, "x" * 140)
-        device = self.device()
-        self.service.add("bundle-1", {"operation": "diagnostics"})
-        self.run_idle(device)
-        details = self.service.details("bundle-1")
-        parts = int(details["parts"])
-        topics = [topic for topic, _ in device.published]
-        self.assertEqual(topics, ["$aws/rules/edgeagent_upload/t/bundle-1/%d/%d" % (n, parts) for n in range(parts)])
-        self.assertTrue(parts > 1)
-        self.assertTrue(max(len(payload) for _, payload in device.published) <= 4096)
-        bundle = b"".join([payload for _, payload in device.published])
-        self.assertEqual(len(bundle), int(details["bytes"]))
-        self.assertEqual(binascii.hexlify(hashlib.sha256(bundle).digest()).decode(), details["sha256"])
-        lines = [json.loads(line) for line in bundle.split(b"\n")[:-1]]
-        sections = [line["section"] for line in lines]
-        for name in ("facts", "memory", "boot", "counters", "attributes", "log"):
-            self.assertIn(name, sections)
 
 
 if __name__ == "__main__":

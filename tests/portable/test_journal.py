@@ -4,9 +4,9 @@ import unittest
 from edgeagent import compat
 from edgeagent.errors import JobFailed
 from edgeagent.jobs.journal import Journal
-from tests.portable.job_service import Fuse, PowerCut, wipe
+from tests.portable.job_service import FOLDER, Fuse, PowerCut, wipe
 
-PATH = "job-test-state/job.json"
+PATH = FOLDER + "/job.json"
 
 
 def record(status="IN_PROGRESS", **data):

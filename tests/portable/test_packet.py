@@ -14,6 +14,12 @@ class Encoding(unittest.TestCase):
     def test_connect_persistent(self):
         self.assertEqual(packet.connect("t", 1200, False), b"\x10\x0d\x00\x04MQTT\x04\x00\x04\xb0\x00\x01t")
 
+    def test_connect_with_a_will_that_is_retained_and_sent_with_qos_1(self):
+        self.assertEqual(
+            packet.connect("t", 60, True, ("w", "gone")),
+            b"\x10\x16\x00\x04MQTT\x04\x2e\x00\x3c\x00\x01t\x00\x01w\x00\x04gone",
+        )
+
     def test_publish_ends_where_its_payload_begins(self):
         self.assertEqual(packet.publish("a/b", 2, 0, False), b"\x30\x07\x00\x03a/b")
         self.assertEqual(packet.publish("a/b", 2, 1, True, 7), b"\x33\x09\x00\x03a/b\x00\x07")
@@ -44,7 +50,7 @@ class Encoding(unittest.TestCase):
         self.assertEqual(packet.publish("ä", 0, 0, False), b"\x30\x04\x00\x02\xc3\xa4")
 
     def test_what_cannot_be_sent_is_a_value_error(self):
-        for topic, qos in (("", 0), ("a/+", 0), ("a/#", 0), ("a", 2), ("a" * 65536, 0)):
+        for topic, qos in (("", 0), ("a/+", 0), ("a/#", 0), ("a\0", 0), ("a", 2), ("a" * 65536, 0)):
             self.assertRaises(ValueError, packet.publish, topic, 0, qos, False, 1)
 
 

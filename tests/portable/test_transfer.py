@@ -353,7 +353,8 @@ class Writing(unittest.TestCase):
         self.refused("file-hash", lambda: asyncio.run(writer.finish()))
 
     def test_file_hash_that_contradicts_the_block_hashes_is_refused(self):
-        self.artifact.document["files"][2][2] = "00" * 32
+        self.artifact.blocks = self.artifact.blocks[:-32] + bytes(32)  # the last file's
+        self.artifact.document["payload"]["blocks_sha256"] = hexed(sha(self.artifact.blocks))
         self.manifest = parse_manifest(json.dumps(self.artifact.document).encode())
         writer = self.writer()
         asyncio.run(writer.resume())

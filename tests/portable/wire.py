@@ -18,6 +18,10 @@ class End:
         self.broken = None  # raised by the next write or read
         self.stalled = False  # drain() does not return
         self.peer = None
+        self.transport = self  # as CPython's writers have one
+
+    def abort(self):
+        pass
 
     def write(self, data):
         if self.broken:
@@ -53,12 +57,13 @@ class End:
         self.changed.set()
 
     def close(self):
-        pass
-
-    async def wait_closed(self):
         self.closed = True
         self.peer.eof = True
         self.peer.changed.set()
+
+    async def wait_closed(self):
+        self.close()
+        await asyncio.sleep(0)
 
 
 class BoardEnd(End):
@@ -67,6 +72,12 @@ class BoardEnd(End):
     def __init__(self):
         End.__init__(self)
         self.out_buf = b""
+
+    def close(self):
+        pass
+
+    async def wait_closed(self):
+        End.close(self)
 
     async def readinto(self, view):
         try:
@@ -96,6 +107,7 @@ class Server:
         self.client = Client(self.open, "thing-1", **options)
 
     async def open(self):
+        await asyncio.sleep(0)
         self.end, self.far = End(), self.kind()
         self.end.peer, self.far.peer = self.far, self.end
         self.opened += 1
@@ -111,6 +123,32 @@ class Server:
         if size > 127:
             size = size - 128 + ((await self.end.readexactly(1))[0] << 7)
         return head, await self.end.readexactly(size)
+
+    async def serve(self, session=0):
+        """Answer everything as a broker does, on every connection, until cancelled."""
+        served = None
+        while True:
+            while self.end is served:
+                await asyncio.sleep(0)
+            served = self.end
+            try:
+                while True:
+                    head, body = await self.receive()
+                    if head >> 4 == 1:
+                        served.write(bytes((0x20, 2, session, 0)))
+                    elif head >> 4 == 3 and head & 2:
+                        at = 2 + body[1]
+                        served.write(b"\x40\x02" + body[at : at + 2])
+                    elif head == 0x30:
+                        served.write(bytes((head, len(body))) + body if len(body) < 128 else b"")  # comes back
+                    elif head == 0x82:
+                        served.write(b"\x90\x03" + body[:2] + b"\x01")
+                    elif head == 0xA2:
+                        served.write(b"\xb0\x02" + body[:2])
+                    elif head == 0xC0:
+                        served.write(b"\xd0\x00")
+            except EOFError:
+                pass
 
     async def accept(self, session=0):
         """Let the client connect; its run() task."""

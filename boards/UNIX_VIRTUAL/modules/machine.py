@@ -7,7 +7,7 @@ runs after it, no `finally` and no finaliser; a started WDT cannot be stopped or
 takes 8388 ms at most, and reset() looks like the watchdog's afterwards, because it is. Timers (soft callbacks, as both
 ports have them) fire when the program next asks for the time, which the event loop does in every turn; the real ones
 also fire between two bytecodes of a busy loop.
-Not modelled: pins, sleep modes, brown-out.
+Not modelled: digital pins, sleep modes, brown-out.
 """
 
 import os
@@ -25,6 +25,7 @@ if not _RP2:
 _control = open("control", "wb")
 _air = open("air", "rb")
 _nvs = open("nvs.json", "r+b")
+_analog = open("adc", "rb")
 
 
 def _tell(line):
@@ -75,6 +76,17 @@ def unique_id():
 
 def freq():
     return 125000000 if _RP2 else 160000000
+
+
+class ADC:
+    """Every input has the level that the host sets (VirtualBoard.adc)."""
+
+    def __init__(self, pin):
+        pass
+
+    def read_u16(self):
+        _analog.seek(0)
+        return int(_analog.read(5))
 
 
 class Timer:

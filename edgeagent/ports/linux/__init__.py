@@ -8,6 +8,7 @@ EDGEAGENT_WATCHDOG_FD and which gets one byte a feed. Both are fed if both are t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import platform
 import socket
@@ -17,7 +18,7 @@ import uuid
 from typing import Any, NoReturn
 
 from edgeagent import compat
-from edgeagent.errors import ConfigError, TransportError
+from edgeagent.errors import TransportError
 
 EXIT_RESTART = 75  # EX_TEMPFAIL of sysexits.h: "try again"
 _STATE_DIR = "/var/lib/edgeagent"
@@ -92,15 +93,24 @@ class LinuxPort:
         self.state_dir = str((config and config.state_dir) or _STATE_DIR)
         self.slots_dir = str((config and config.slots_dir) or self.state_dir + "/slots")
         self._cause = ""
+        self._metrics: Any = None
 
     def facts(self) -> dict[str, Any]:
         machine = platform.machine() or "unknown"
-        return {
+        facts = {
             "board": _proc_text("/proc/device-tree/model") or "LINUX_" + machine.upper(),
             "chip": machine,
             "runtime": "cpython " + platform.python_version(),
             "port": self.name,
         }
+        serial = _proc_text("/proc/device-tree/serial-number")
+        machine_id = _text("/etc/machine-id")
+        if not serial and machine_id:
+            # machine-id(5): to be kept to the machine, so others get a hash of it that serves nothing else.
+            serial = hashlib.sha256(("edgeagent " + machine_id).encode()).hexdigest()[:32]
+        if serial:
+            facts["serial"] = serial
+        return facts
 
     def memory(self) -> dict[str, int]:
         found = {}
@@ -117,6 +127,14 @@ class LinuxPort:
         except OSError:
             pass  # the state folder does not exist yet
         return found
+
+    def metrics(self) -> dict[str, Any]:
+        """Device Defender's standard metrics; see metrics.py."""
+        if self._metrics is None:
+            from edgeagent.ports.linux.metrics import Metrics
+
+            self._metrics = Metrics()
+        return self._metrics.read()  # type: ignore[no-any-return]
 
     def boot_id(self) -> str:
         """Kernel boot id, process id and its start in clock ticks: a process id alone comes back after a while."""
@@ -158,7 +176,8 @@ class LinuxPort:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # CERT_REQUIRED, host name checked
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cafile=ca)
-            context.load_cert_chain(cert, key)
+            if cert:
+                context.load_cert_chain(cert, key)
         except (OSError, ValueError) as error:
             raise TransportError("credentials %s, %s, %s: %s" % (ca, cert, key, compat.exc_text(error))) from None
         try:
@@ -166,13 +185,14 @@ class LinuxPort:
         except (OSError, ValueError, UnicodeError) as error:
             raise TransportError("connect to %s:%d: %s" % (host, port, compat.exc_text(error))) from None
 
-    def make_csr(self, common_name: str) -> tuple[bytes, str]:
+    def make_csr(self, common_name: str) -> tuple[bytes, str] | None:
+        """With OpenSSL, if the extra edgeagent[linux] is installed."""
         try:
             from cryptography import x509
             from cryptography.hazmat.primitives import hashes, serialization
             from cryptography.hazmat.primitives.asymmetric import ec
         except ImportError:
-            raise ConfigError("claim.csr", "needs the extra edgeagent[linux] (cryptography)") from None
+            return None
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())

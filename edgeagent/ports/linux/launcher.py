@@ -55,6 +55,6 @@ def run(path: str) -> int:
     return EXIT_RESTART
 
 
-def module_command(path: str) -> list[str]:
-    """The command line of a process that does `run(path)`."""
-    return [sys.executable, "-m", "edgeagent.cli", "run", "--config", path]
+def module_command(path: str, log: str) -> list[str]:
+    """The command line of a process that does `run(path)`. log: form of its log, see logs.py."""
+    return [sys.executable, "-m", "edgeagent.cli", "run", "--config", path, "--log", log]

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Job operation of AWS OTA updates ("afr_ota" documents, CreateOTAUpdate): our artifact as one file of a stream.
+
+Document: {"afr_ota": {"protocols": ["MQTT"], "streamname": ID, "files": [{"fileid": n, "filesize": bytes,
+"sig-sha256-ecdsa": base64, ...}]}} (aws-iot-protocol.md 10.4). The file is the three parts of an artifact (docs/ota.md)
+one after the other: envelope, hash list, payload. They are fetched as ranges of it, and all rules of operation `ota`
+hold. On top, the code-signing signature over the SHA-256 of the whole file (ECDSA P-256 as DER, or "sig-sha256-rsa",
+PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. statusDetails: those of `ota`, and of the AWS OTA agents (10.5).
+"""
+
+import asyncio
+import binascii
+import hashlib
+import json
+
+from edgeagent.compat import Any, const
+from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.jobs import ota
+from edgeagent.ota import trial
+
+RESUME = True
+_BLOCK = const(4096)
+
+
+async def run(job: "Any") -> "dict[str, Any]":
+    """Handler. As `ota`, with `reason` and `updatedBy`. Raises JobRejected naming the member, UpdateError."""
+    image = _Image(job)
+    status = trial.status(job.agent.port.slots_dir)
+    by = job.agent.version
+    if status["job"] == "%s/%d" % (job.id, job.execution):
+        by = status["previous_version"] or ""
+    else:
+        await image.open()
+    report = job.progress
+
+    async def progress(percent: "int | None" = None, step: str = "", **details: "Any") -> "Any":
+        details["step"] = step
+        if step == "download":
+            blocks = (image.size + _BLOCK - 1) // _BLOCK
+            details["receive"] = "%d/%d" % ((percent or 0) * blocks // 100, blocks)
+        else:
+            details["self_test"] = "active" if step == "trial" else "ready"
+            details["updatedBy"] = _packed(by)
+        return await report(percent, **details)
+
+    job.progress = progress
+    done = await ota.run(job, image.fetch, image.approve)
+    done["reason"] = "accepted  v" + done["version"]  # two spaces, as the AWS agents say it
+    done["updatedBy"] = "  v" + done["previous"]
+    return done
+
+
+def _packed(version: str) -> "str | None":
+    """ "1.2.3" as 0x1020003: major, minor and build in 8, 8 and 16 bits. None for other versions."""
+    try:
+        major, minor, build = [int(part) for part in version.split(".")]
+    except ValueError:
+        return None
+    return "0x%x" % (major << 24 | minor << 16 | build)
+
+
+def _signature(text: "Any") -> bytes:
+    """r||s of a base64 DER ECDSA signature. Raises ValueError, TypeError, IndexError."""
+    der = binascii.a2b_base64(text)
+    if der[0] != 0x30 or der[1] != len(der) - 2:
+        raise ValueError
+    at = 2
+    raw = b""
+    while at < len(der):
+        size = der[at + 1]
+        part = der[at + 2 : at + 2 + size]
+        at += 2 + size
+        if der[at - 2 - size] != 2 or not 0 < size < 34 or len(part) != size or (size == 33 and part[0]):
+            raise ValueError
+        raw += (b"\0" * 32 + part)[-32:]
+    if len(raw) != 64:
+        raise ValueError
+    return raw
+
+
+class _Image:
+    """The single file of an update."""
+
+    def __init__(self, job: "Any") -> None:
+        """Raises JobRejected."""
+        self._job = job
+        member = "afr_ota"
+        try:
+            document = job.document[member]
+            member = "protocols"
+            if "MQTT" not in document[member]:
+                raise ValueError
+            member = "streamname"
+            self._stream = document[member]
+            for char in self._stream + "/" * (not 0 < len(self._stream) <= 128):
+                if char in "/+#":
+                    raise ValueError
+            member = "files"
+            (entry,) = document[member]
+            member = "fileid"
+            self._file = entry[member]
+            if type(self._file) is not int or not 0 <= self._file < 256:
+                raise ValueError
+            member = "filesize"
+            self.size = entry[member]
+            if type(self.size) is not int or self.size < 1:
+                raise ValueError
+            member = "sig-sha256-rsa"
+            self._algorithm = 2  # of verify.ALGORITHMS
+            if member in entry:
+                self._signed = binascii.a2b_base64(entry[member])
+            else:
+                member = "sig-sha256-ecdsa"
+                self._algorithm = 1
+                self._signed = _signature(entry[member])
+        except (LookupError, TypeError, ValueError):
+            raise JobRejected("afr_ota: %s: missing, wrong or not supported" % member) from None
+        self._starts: "tuple[int, ...]" = ()
+        self._digest = hashlib.sha256()
+
+    async def open(self) -> None:
+        """Find the parts by the envelope's own lengths, and ask for them as `ota` does. Raises UpdateError."""
+        head = bytearray()
+        await ota.fetch(self._job, self._stream, self._file, min(self.size, _BLOCK), lambda _, data: head.extend(data))
+        try:
+            at = 6 + (head[4] << 8 | head[5])
+            count = head[at]
+            at += 1
+            for _ in range(count):
+                at += 11 + (head[at + 9] << 8 | head[at + 10])
+            # Not verified yet: `ota` refuses sizes that are not those of the verified manifest.
+            payload = json.loads(bytes(head[6 : 6 + (head[4] << 8 | head[5])]).decode())["payload"]["size"]
+            if type(payload) is not int or not 0 < payload < self.size - at:
+                raise ValueError
+        except (LookupError, ValueError, TypeError):
+            raise UpdateError("envelope", "not EAM1, incomplete or too large") from None
+        hashes = self.size - payload
+        self._starts = (0, at, hashes, self.size)
+        sizes = {"envelope": at, "blocks": hashes - at, "payload": payload}
+        self._job.document = {"stream": self._stream, "artifact": sizes}
+
+    async def fetch(
+        self, job: "Any", stream: str, part: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None
+    ) -> None:
+        """As ota.fetch, for a part of the file: its blocks do not begin where those of the stream do."""
+        start = self._starts[part] + first * _BLOCK
+        end = self._starts[part + 1]
+        held = bytearray()
+        number = [first]
+
+        def take(at: int, data: "Any") -> None:
+            at *= _BLOCK
+            held.extend(data[max(start - at, 0) : min(end - at, len(data))])
+            while len(held) >= _BLOCK or (held and at + len(data) >= end):
+                piece = bytes(held[:_BLOCK])
+                sink(number[0], piece)
+                if part < 2:
+                    self._digest.update(piece)
+                number[0] += 1
+                held[:_BLOCK] = b""
+
+        # Up to the end of the part, in whole blocks of the stream.
+        until = min((end + _BLOCK - 1) // _BLOCK * _BLOCK, self.size)
+        await ota.fetch(job, stream, self._file, until, take, start // _BLOCK, tick)
+
+    async def approve(self, folder: str, manifest: "Any") -> None:
+        """Before the new version may run. Raises UpdateError "signature" unless a trusted key signed the file."""
+        from edgeagent.ota import verify
+
+        for entry in manifest.files:
+            with open(folder + "/" + entry[0], "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
+                while True:
+                    data = f.read(512)
+                    if not data:
+                        break
+                    self._digest.update(data)
+                    await asyncio.sleep(0)
+        digest = self._digest.digest()
+        for algorithm, public in verify.load_trust(self._job.agent.config.trust).keys.values():
+            if algorithm == self._algorithm and await verify.verify(algorithm, public, digest, self._signed):
+                return
+        raise UpdateError("signature", "code signing")

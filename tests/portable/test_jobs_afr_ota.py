@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AWS OTA documents: the artifact as one file, fetched by ranges, with the code-signing signature on top."""
+
+import asyncio
+import binascii
+import json
+import unittest
+
+from edgeagent import compat
+from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.jobs import afr_ota
+from edgeagent.ota import trial
+from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, contents, pattern, sha, trust
+from tests.portable.ota_world import Job, Service
+from tests.portable.test_ota_handler import Case
+
+FILES = [("app.py", b"VERSION = 2"), ("data.bin", pattern(3 * BLOCK + 77))]
+
+
+def der(raw):
+    out = b""
+    for at in (0, 32):
+        number = raw[at : at + 32]
+        while len(number) > 1 and number[0] == 0 and number[1] < 128:
+            number = number[1:]
+        if number[0] > 127:
+            number = b"\0" + number
+        out += bytes([2, len(number)]) + number
+    return bytes([0x30, len(out)]) + out
+
+
+def document(artifact, key=KEY, **changes):
+    whole = b"".join(artifact.parts())
+    entry = {
+        "filepath": "/device/updates",
+        "filesize": len(whole),
+        "fileid": 0,
+        "certfile": "/certificates/authcert.pem",
+        "fileType": 0,
+        "sig-sha256-ecdsa": binascii.b2a_base64(der(key.sign(sha(whole)))).decode().strip(),
+    }
+    entry.update(changes.pop("file", {}))
+    body = {"protocols": ["MQTT"], "streamname": "AFR_OTA-1", "files": [entry]}
+    body.update(changes)
+    return {"afr_ota": body}
+
+
+class Update(Case):
+    def setUp(self):
+        super().setUp()
+        self.artifact = Artifact(FILES)
+        self.boot("1.0.0")
+
+    def boot(self, version, cause="soft"):
+        super().boot(version, cause)
+        self.service = Service([b"".join(self.artifact.parts())])
+        self.agent.client = self.service
+
+    def run_job(self, execution=1, **behaviour):
+        self.job = Job(self.agent, behaviour.pop("document", None) or document(self.artifact), "job", execution)
+        self.reports = self.job.reports
+
+        async def scenario():
+            self.service.start()
+            try:
+                return await afr_ota.run(self.job)
+            finally:
+                self.service.stop()
+
+        return asyncio.run(scenario())
+
+    def test_it_is_installed_tried_confirmed_and_reported_as_aws_dashboards_read_it(self):
+        self.reset()
+        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        blocks = (len(b"".join(self.artifact.parts())) + BLOCK - 1) // BLOCK
+        self.assertIn("/%d" % blocks, self.reports[0][1]["receive"])
+        self.assertEqual(
+            self.reports[-1][1],
+            {"step": "restart", "version": "2.0.0", "self_test": "ready", "updatedBy": "0x1000000"},
+        )
+        self.boot("2.0.0")
+        self.assertEqual(
+            self.run_job(),
+            {"version": "2.0.0", "previous": "1.0.0", "reason": "accepted  v2.0.0", "updatedBy": "  v1.0.0"},
+        )
+        self.assertEqual(self.reports[-1][1]["self_test"], "active")
+        self.assertEqual(self.reports[-1][1]["updatedBy"], "0x1000000")
+        self.assertEqual(self.service.requests, [])
+
+    def test_parts_of_any_length_are_cut_at_the_right_places(self):
+        # From 128 blocks on the hashes are more than a block themselves; MicroPython's heap is too small for this fake.
+        many = 4 if compat.MICROPYTHON else 300
+        for execution, size in enumerate((1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 400, many * BLOCK + 5)):
+            compat.remove_tree(self.root)
+            compat.make_dirs(self.root + "/a")
+            with open(self.root + "/a/app.py", "wb") as f:
+                f.write(b"VERSION = 1")
+            with open(self.root + "/trust.json", "w") as f:
+                json.dump(trust(), f)
+            self.artifact = Artifact([("app.py", pattern(size))], name="n" * (execution + 1))
+            self.boot("1.0.0")
+            self.reset(execution=execution + 1)
+            self.assertEqual(contents(self.root + "/b"), {"app.py": pattern(size)})
+
+    def test_a_download_goes_on_where_it_stopped(self):
+        self.service.drop_after = 5
+        self.reset()
+        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+
+    def test_after_a_restart_only_what_is_missing_is_fetched(self):
+        job = Job(self.agent, document(self.artifact))
+
+        async def scenario():
+            self.service.start()
+            self.service.limit = 6
+            task = asyncio.create_task(afr_ota.run(job))
+            await self.service.reached.wait()
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            self.service.stop()
+
+        asyncio.run(scenario())
+        self.boot("1.0.0", "power-on")
+        self.reset()
+        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertGreater(max([request["o"] for request in self.service.requests]), 1)
+        self.assertLess(self.service.sent, 3 + 4)
+
+    def test_a_code_signing_signature_of_another_key_is_refused_before_the_version_may_run(self):
+        self.assertIn("code signing", self.refused("signature", document=document(self.artifact, Key(77))))
+        self.untouched()
+        self.assertFalse(trial.info(self.root, "b")["complete"])
+
+    def test_one_over_another_file_is_refused_too(self):
+        other = Artifact([("app.py", b"other")])
+        entry = document(other)["afr_ota"]["files"][0]["sig-sha256-ecdsa"]
+        self.refused("signature", document=document(self.artifact, file={"sig-sha256-ecdsa": entry}))
+        self.untouched()
+
+    def test_the_manifests_own_signature_is_needed_all_the_same(self):
+        self.artifact.seal((Key(77),))
+        self.boot("1.0.0")
+        self.assertIn("signature", self.refused("signature"))
+        self.untouched()
+
+    def test_a_file_that_is_no_artifact_is_refused(self):
+        for data in (b"x", b"EAM1", pattern(5000), b"EAM1\xff\xff" + pattern(300)):
+            self.service.files = [data]
+            with self.assertRaises((UpdateError, JobRejected)):
+                self.run_job(document=document(self.artifact, file={"filesize": len(data)}))
+        self.untouched()
+
+    def test_a_wrong_file_size_is_refused(self):
+        for change in (-1, 1, 4096):
+            size = len(b"".join(self.artifact.parts())) + change
+            with self.assertRaises((UpdateError, JobRejected)):
+                self.run_job(document=document(self.artifact, file={"filesize": size}))
+        self.untouched()
+
+    def test_a_malformed_document_is_rejected_naming_the_member(self):
+        good = document(self.artifact)["afr_ota"]["files"][0]
+        for changes, named in (
+            ({"protocols": ["HTTP"]}, "protocols"),
+            ({"protocols": 7}, "protocols"),
+            ({"streamname": "a/b"}, "streamname"),
+            ({"streamname": ""}, "streamname"),
+            ({"streamname": 7}, "streamname"),
+            ({"streamname": "x" * 129}, "streamname"),
+            ({"files": []}, "files"),
+            ({"files": [good, good]}, "files"),
+            ({"files": 7}, "files"),
+            ({"file": {"fileid": 256}}, "fileid"),
+            ({"file": {"fileid": True}}, "fileid"),
+            ({"file": {"fileid": "0"}}, "fileid"),
+            ({"file": {"filesize": 0}}, "filesize"),
+            ({"file": {"filesize": None}}, "filesize"),
+            ({"file": {"sig-sha256-ecdsa": 7}}, "sig-sha256-ecdsa"),
+            ({"file": {"sig-sha256-ecdsa": ""}}, "sig-sha256-ecdsa"),
+            ({"file": {"sig-sha256-ecdsa": "AAAA"}}, "sig-sha256-ecdsa"),
+            ({"file": {"sig-sha256-ecdsa": good["sig-sha256-ecdsa"][:40]}}, "sig-sha256-ecdsa"),
+        ):
+            with self.assertRaises(JobRejected) as caught:
+                self.run_job(document=document(self.artifact, **changes))
+            self.assertIn(named, str(caught.exception))
+        for body in (None, 7, [], {}):
+            with self.assertRaises(JobRejected):
+                self.run_job(document={"afr_ota": body})
+
+    def test_versions_that_are_no_three_numbers_have_no_packed_form(self):
+        self.assertEqual(afr_ota._packed("1.2.3"), "0x1020003")
+        for version in ("", "1.2", "1.2.3-rc1", "a.b.c", "none"):
+            self.assertIsNone(afr_ota._packed(version))
+
+
+if __name__ == "__main__":
+    unittest.main()
