@@ -78,8 +78,9 @@ class _Site:
 
     def paho(self) -> int:
         import paho.mqtt.client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
 
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, "bench-publisher", protocol=paho.MQTTv311)
+        client = paho.Client(CallbackAPIVersion.VERSION2, "bench-publisher", protocol=paho.MQTTv311)
         client.max_inflight_messages_set(IN_FLIGHT)
         ready = threading.Event()
         client.on_connect = lambda *_: ready.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -25,6 +26,7 @@ from edgefleet.artifacts.build import compile_file
 
 PWRON_RESET, HARD_RESET, WDT_RESET, SOFT_RESET = 1, 2, 3, 5
 CONSOLE_KEEP = 1 << 20
+OWN_KIB = 14
 CHIPS = ("unix", "esp32", "rp2")
 IN_ROM = ("network", "ntptime", "esp32")  # loaded when the program asks for them
 
@@ -71,11 +73,15 @@ class VirtualBoard:
         uid: str = "0242ac110002",
         chip: str = "unix",
     ) -> None:
-        """heap: MicroPython heap as `-X heapsize` takes it. uid: machine.unique_id() in hex. chip: `unix`, `esp32` or
-        `rp2`, whose MicroPython the board resembles (boards/UNIX_VIRTUAL/README.md).
+        """heap: what the program has, such as `128k`; the board's own modules, C code on a chip, get OWN_KIB more.
+
+        uid: machine.unique_id() in hex. chip: `unix`, `esp32` or `rp2`, whose MicroPython the board resembles
+        (boards/UNIX_VIRTUAL/README.md).
         """
         if chip not in CHIPS:
             raise BoardError(f"chip {chip}: must be one of {', '.join(CHIPS)}")
+        if not re.fullmatch("[0-9]+k", heap):
+            raise BoardError(f"heap {heap}: must be KiB, such as 128k")
         self.folder = folder
         self.heap = heap
         self.uid = uid
@@ -215,7 +221,13 @@ class VirtualBoard:
                 os.close(slave)
                 return PWRON_RESET
             self._process = subprocess.Popen(
-                [interpreter(), "-X", f"heapsize={self.heap}", "-i", str(_modules() / "power_on.py")],
+                [
+                    interpreter(),
+                    "-X",
+                    f"heapsize={int(self.heap[:-1]) + OWN_KIB}k",
+                    "-i",
+                    str(_modules() / "power_on.py"),
+                ],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,

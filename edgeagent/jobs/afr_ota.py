@@ -5,7 +5,8 @@ Document: {"afr_ota": {"protocols": ["MQTT"], "streamname": ID, "files": [{"file
 "sig-sha256-ecdsa": base64, ...}]}} (aws-iot-protocol.md 10.4). The file is the three parts of an artifact (docs/ota.md)
 one after the other: envelope, hash list, payload. They are fetched as ranges of it, and all rules of operation `ota`
 hold. On top, the code-signing signature over the SHA-256 of the whole file (ECDSA P-256 as DER, or "sig-sha256-rsa",
-PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. statusDetails: those of `ota`, and of the AWS OTA agents (10.5).
+PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. statusDetails: those of `ota`,
+and of the AWS OTA agents (10.5).
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Job operation `trust`: replace the keys that may sign updates, version N by N + 1.
 
-Document: {"operation": "trust", "envelopes": [base64, …]}. Each is an envelope (docs/ota.md) around a trust document; one
-counts only if enough keys of the trust in force AND of itself signed it. Several lead over several versions; what this
-device has already is passed over, so a chain may start anywhere. An `ota` job may bring the same list as "trust".
+Document: {"operation": "trust", "envelopes": [base64, …]}. Each is an envelope (docs/ota.md) around a trust document;
+one counts only if enough keys of the trust in force AND of itself signed it. Several lead over several versions; what
+this device has already is passed over, so a chain may start anywhere. An `ota` job may bring the same list as "trust".
 The file is replaced atomically, so a cut leaves the old keys or the new ones, and doing the job again ends the same.
 """
 
@@ -23,8 +23,8 @@ async def run(job: "Any") -> "dict[str, Any]":
 
 
 async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
-    """Raises JobRejected; UpdateError "no-trust", "envelope", "trust", "trust-version", "trust-expired", "signature" or
-    "storage", with the trust in force being the last that was accepted; ConfigError if there is none.
+    """Raises JobRejected; UpdateError "no-trust", "envelope", "trust", "trust-version", "trust-expired", "signature",
+    "threshold" or "storage", with the trust in force being the last that was accepted; ConfigError if there is none.
     """
     path = agent.config.trust
     trust = new = verify.load_trust(path)
@@ -46,11 +46,7 @@ async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
             if raw is chain[-1] and verify.late(new.expires):
                 raise UpdateError("trust-expired", str(new.expires))
             for side in (trust, new):
-                good = await verify.signers(text, signatures, side.keys)
-                if good < side.threshold:
-                    raise UpdateError(
-                        "signature", "%d valid of version %d, %d needed" % (good, side.version, side.threshold)
-                    )
+                await verify.demand(text, signatures, side)
             new.floor = max(new.floor, trust.floor, trial.status(agent.port.slots_dir)["floor"])
             _store(path, new)
             trust = new
@@ -73,11 +69,11 @@ def _store(path: str, trust: "verify.Trust") -> None:
 
 
 def keep_floor(path: "str | None", floor: int) -> None:
-    """Write a risen security floor into the trust file too: it outlives the loss of the slots' state. Raises nothing."""
+    """Write a risen security floor into the trust file too, where it outlives the slots' state. Raises nothing."""
     try:
         trust = verify.load_trust(path)
         if trust.floor < floor:
             trust.floor = floor
             _store(path or "", trust)
-    except Exception:
+    except Exception:  # noqa: S110
         pass  # not worth the outcome of an update that is confirmed

@@ -2,7 +2,8 @@
 """ECDSA P-256 signature verification, cooperative.
 
 Source: FIPS 186-5 section 6.4.2; SEC 1 v2 section 4.1.4. Public data only, so nothing needs to be constant-time.
-Between two yields: the at most 74 multiplications modulo p of two bits, or 64 steps of Euclid's algorithm.
+Between two yields: at most 40 multiplications modulo p (two bits of the scalars) and 64 steps of Euclid's algorithm;
+tests/device/test_verify_slices.py counts.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LMS/HSS signature verification with SHA-256 (RFC 8554), cooperative. Hashes only: also good against quantum computers.
+"""LMS/HSS signature verification with SHA-256 (RFC 8554), cooperative. Hashes only, so post-quantum.
 
 LM-OTS N32 W1 to W8, LMS M32 H5 to H25, up to three HSS levels. Between two yields: at most 64 hashes of at most 87
 bytes, and the some 35 simple bytecodes that each of at most 265 digits takes.
@@ -54,7 +54,7 @@ async def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
         total = 0
         for shift in range(0, 256, width):
             total += top - (number >> shift & top)
-        # Digits from the highest: those of the hash, then of the checksum, which is two bytes, shifted up by (7, 6, 4, 0).
+        # Digits from the highest: those of the hash, then of the checksum, two bytes shifted up by the type's `ls`.
         number = number << 16 | total << (7, 6, 4, 0)[ots - 1]
         await asyncio.sleep(0)
         root = hashlib.sha256(prefix + b"\x80\x80")

@@ -3,8 +3,9 @@
 
 Envelope: b"EAM1", u16 manifest length, manifest (JSON bytes), u8 number of signatures, and for each: 8 bytes key id,
 u8 algorithm, u16 length, bytes. Big-endian, LIMITS.MANIFEST_BYTES at most, nothing may follow.
-Algorithms: ecdsa.py (1), rsa.py (2), lms.py (3), each over the SHA-256 of the manifest. Members: docs/ota.md. The JSON decoder of MicroPython is lax (micropython.md A1.1), so the shape is checked
-strictly here; a signature covers the exact bytes, never a re-encoding.
+Algorithms, each over the SHA-256 of the manifest: ecdsa.py (1), rsa.py (2), lms.py (3). Members: docs/ota.md. The JSON
+decoder of MicroPython is lax (micropython.md A1.1), so the shape is checked strictly here; a signature covers the exact
+bytes, never a re-encoding.
 """
 
 import binascii

@@ -3,7 +3,7 @@
 
 Source: RFC 8017 sections 8.2.2 and 9.2. The padding is built and compared whole, never parsed: what a forger gains
 from a lax parser (Bleichenbacher 2006) is not there.
-Between two yields: one multiplication modulo the key; 17 in all.
+Between two yields: one multiplication modulo the key; 17 in all. tests/device/test_verify_slices.py counts.
 """
 
 import asyncio

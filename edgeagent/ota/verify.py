@@ -85,11 +85,13 @@ def late(expires: "int | None") -> bool:
     return bool(expires) and clock.now() > max(expires or 0, 1704067200)
 
 
-async def signers(text: bytes, signatures: "Any", keys: "dict[bytes, tuple[int, bytes]]") -> int:
-    """How many distinct ones of `keys` signed `text`. signatures: as of parse_envelope.
+async def demand(text: bytes, signatures: "Any", trust: Trust) -> None:
+    """Enough distinct keys of `trust` must have signed `text`. signatures: as of parse_envelope.
 
     Unknown keys, and algorithms that are not the key's, count for nothing. Verifiers are loaded as they are needed.
+    Raises UpdateError "signature" if none did, "threshold" if too few.
     """
+    keys = trust.keys
     digest = hashlib.sha256(text).digest()
     good: "list[bytes]" = []
     for key_id, algorithm, signature in signatures:
@@ -97,7 +99,9 @@ async def signers(text: bytes, signatures: "Any", keys: "dict[bytes, tuple[int, 
         # A key whose signature was good once is not asked again: one key cannot count twice.
         if known and known == algorithm and key_id not in good and await verify(known, public, digest, signature):
             good.append(key_id)
-    return len(good)
+    if len(good) < trust.threshold:
+        problem = "%d valid, %d needed of version %d" % (len(good), trust.threshold, trust.version)
+        raise UpdateError("threshold" if good else "signature", problem)
 
 
 async def verify(algorithm: int, public: bytes, digest: bytes, signature: bytes) -> bool:
@@ -116,14 +120,12 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manife
     """The manifest of an envelope signed by at least `threshold` trusted keys, and its SHA-256 as hex.
 
     The manifest's JSON is not looked at before the signatures hold.
-    Raises UpdateError "trust-expired", "envelope", "signature" or "manifest".
+    Raises UpdateError "trust-expired", "envelope", "signature", "threshold" or "manifest".
     """
     if late(trust.expires):
         raise UpdateError("trust-expired", str(trust.expires))
     text, signatures = manifest.parse_envelope(raw)
-    good = await signers(text, signatures, trust.keys)
-    if good < trust.threshold:
-        raise UpdateError("signature", "%d valid, %d needed" % (good, trust.threshold))
+    await demand(text, signatures, trust)
     info = manifest.Manifest()
     for _ in manifest.read_manifest(text, info):
         await asyncio.sleep(0)
@@ -185,7 +187,7 @@ def check(
             missing = "%s %s, here %s" % (name, value, have)
     # Going back by permission: the floor stays where it is all the same.
     allowed = running in (info.downgrade or ())
-    for code, bad, value in (
+    rules: "Any" = (
         ("type", (info.type or "application") != kind, info.type),
         ("board", not _made_for(info.boards, facts), info.boards),
         ("runtime", info.runtime not in ("any", facts["runtime"].split(" ")[0]), info.runtime),
@@ -195,6 +197,7 @@ def check(
         ("security-version", info.security_version < floor and not allowed, info.security_version),
         ("same-version", info.version == running, running),
         ("downgrade", _older(info.version, running) and not allowed, info.version),
-    ):
+    )
+    for code, bad, value in rules:
         if bad:
             raise UpdateError(code, str(value))

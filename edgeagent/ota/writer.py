@@ -23,14 +23,11 @@ class Writer:
     def __init__(self, folder: str, manifest: "compat.Any", hashes: "bytes | bytearray") -> None:
         """hashes: 32 bytes for each block, then for each file, not yet trusted. Gives `manifest` those of its files.
 
-        Raises UpdateError "block-hash" if they are not the signed ones.
+        Raises UpdateError "bundle" if they are not the signed ones.
         """
         at = 32 * manifest.blocks
-        if (
-            len(hashes) != at + 32 * len(manifest.files)
-            or hashlib.sha256(hashes).digest() != manifest.blocks_sha256
-        ):
-            raise UpdateError("block-hash", "list")
+        if len(hashes) != at + 32 * len(manifest.files) or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
+            raise UpdateError("bundle", "the hash list is of another artifact")
         for entry in manifest.files:
             entry[2] = bytes(hashes[at : at + 32])
             at += 32

@@ -11,7 +11,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,19 +28,16 @@ _PARTS = ("envelope", "blocks", "payload")
 _COMPILE_S = 60
 
 
-@dataclass
-class Artifact:
-    """manifest: the exact signed bytes. signatures: (8-byte key id, algorithm, signature). blocks: 32 bytes for each block, then for each file."""
+class Signed:
+    """A text (JSON) and its signatures, as an envelope. signatures: (8-byte key id, algorithm, signature)."""
 
-    manifest: bytes
-    blocks: bytes
-    payload: bytes
-    signatures: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    text: bytes
+    signatures: list[tuple[bytes, int, bytes]]
 
     @property
     def envelope(self) -> bytes:
-        """The stream's file 0. Raises InputError if manifest and signatures exceed LIMITS.MANIFEST_BYTES."""
-        parts = [MAGIC, len(self.manifest).to_bytes(2, "big"), self.manifest, bytes([len(self.signatures)])]
+        """As devices read it. Raises InputError if text and signatures exceed LIMITS.MANIFEST_BYTES."""
+        parts = [MAGIC, len(self.text).to_bytes(2, "big"), self.text, bytes([len(self.signatures)])]
         parts += [k + bytes([a]) + len(s).to_bytes(2, "big") + s for k, a, s in self.signatures]
         raw = b"".join(parts)
         try:
@@ -48,6 +45,31 @@ class Artifact:
         except UpdateError as error:
             raise InputError(f"envelope of {len(raw)} bytes: {error}; use fewer files or shorter paths") from None
         return raw
+
+    def add_signature(self, key_id: bytes, algorithm: int, signature: bytes) -> None:
+        """An earlier signature of the same key is replaced. Raises InputError if the envelope gets too large."""
+        before = self.signatures
+        kept = [entry for entry in before if entry[0] != key_id]
+        self.signatures = sorted([*kept, (key_id, algorithm, signature)])
+        try:
+            _ = self.envelope
+        except InputError:
+            self.signatures = before
+            raise
+
+
+@dataclass
+class Artifact(Signed):
+    """manifest: the exact signed bytes. blocks: the hash list, 32 bytes for each block, then for each file."""
+
+    manifest: bytes
+    blocks: bytes
+    payload: bytes
+    signatures: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+
+    @property
+    def text(self) -> bytes:  # type: ignore[override]
+        return self.manifest
 
     @property
     def info(self) -> Manifest:
@@ -101,17 +123,6 @@ class Artifact:
             raise InputError(f"{folder / 'blocks'}: does not have the hash of the manifest")
         return artifact
 
-    def add_signature(self, key_id: bytes, algorithm: int, signature: bytes) -> None:
-        """An earlier signature of the same key is replaced. Raises InputError if the envelope gets too large."""
-        before = self.signatures
-        kept = [entry for entry in before if entry[0] != key_id]
-        self.signatures = sorted([*kept, (key_id, algorithm, signature)])
-        try:
-            _ = self.envelope
-        except InputError:
-            self.signatures = before
-            raise
-
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -133,12 +144,16 @@ def build(
     runtime: str = "micropython",
     security_version: int = 0,
     expires: int | None = None,
+    requires: Mapping[str, str] | None = None,
+    downgrade: Sequence[str] = (),
 ) -> Artifact:
     """An unsigned artifact of all files below `folder`, hidden ones and `__pycache__` apart.
 
-    boards: names of boards, "*" for any.
+    boards: names of boards, "*" for any; NAME@2-3, NAME@2 or NAME@2- for some hardware revisions.
     runtime: "micropython" compiles every .py to .mpy; "cpython" and "any" take the files as they are.
     expires: epoch seconds after which devices refuse it.
+    requires: fact of the device → least version of it, or its exact text (docs/ota.md).
+    downgrade: versions from which devices may go back to this one; needs `expires`.
     Raises InputError naming the file or field and the limit.
     """
     files = _collect(folder, compile_python=runtime == "micropython")
@@ -162,6 +177,10 @@ def build(
     }
     if runtime == "micropython":
         document["mpy"] = MPY_ABI
+    if requires:
+        document["requires"] = dict(requires)
+    if downgrade:
+        document["downgrade"] = list(downgrade)
     manifest = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode()
     try:
         parse_manifest(manifest)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgefleet artifact …`: keygen, trust, build, sign, inspect, verify, publish. Wrong input raises InputError."""
+"""`edgefleet artifact …`: keys and trust, build, sign, inspect, verify, publish. Wrong input raises InputError."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import AgentError
-from edgeagent.ota import verify as device
 from edgefleet.artifacts import publish as publishing
+from edgefleet.artifacts import rotation, verify
 from edgefleet.artifacts import sign as signing
 from edgefleet.artifacts.build import Artifact, build
 from edgefleet.commands import output
@@ -20,15 +20,35 @@ from edgefleet.errors import InputError
 
 
 def _keygen(args: argparse.Namespace) -> None:
-    output.say(signing.generate_key(args.key).hex())
+    output.say(signing.generate_key(args.key, args.kind).hex())
 
 
 def _trust(args: argparse.Namespace) -> None:
-    document = signing.trust_document(args.key, args.threshold, args.floor)
+    document = signing.trust_document(args.key, args.threshold, args.floor, expires=args.expires)
     args.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def _rotate(args: argparse.Namespace) -> None:
+    before = rotation.read_trust(args.trust)
+    after = signing.trust_document(args.key, args.threshold, args.floor, expires=args.expires)
+    made = rotation.rotate(before, after)
+    for path in args.sign:
+        signing.sign(made, path)
+    made.write(args.out)
+    _describe(args, made, before)
+
+
+def _trust_job(args: argparse.Namespace) -> None:
+    output.print_json(rotation.job_document([rotation.Rotation.read(path) for path in args.rotation]))
+
+
 def _build(args: argparse.Namespace) -> None:
+    requires = {}
+    for text in args.require:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--require {text}: must be FACT=VALUE")
+        requires[name] = value
     artifact = build(
         args.folder,
         name=args.name,
@@ -37,37 +57,92 @@ def _build(args: argparse.Namespace) -> None:
         runtime=args.runtime,
         security_version=args.security_version,
         expires=args.expires,
+        requires=requires,
+        downgrade=args.downgrade_from,
     )
     artifact.write(args.out)
-    _describe(artifact)
+    _describe(args, artifact)
+
+
+def _read(folder: Path) -> Artifact | rotation.Rotation:
+    """A rotation's folder holds a trust file, an artifact's a payload."""
+    return rotation.Rotation.read(folder) if (folder / "trust.json").exists() else Artifact.read(folder)
 
 
 def _sign(args: argparse.Namespace) -> None:
-    artifact = signing.sign(Artifact.read(args.artifact), args.key)
-    artifact.write(args.artifact)
-    output.say(" ".join(key.hex() for key, _, _ in artifact.signatures))
+    document = signing.sign(_read(args.artifact), args.key)
+    document.write(args.artifact)
+    output.say(" ".join(key.hex() for key, _, _ in document.signatures))
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _describe(Artifact.read(args.artifact))
+    _describe(args, _read(args.artifact), rotation.read_trust(args.trust) if args.trust else None)
 
 
-def _describe(artifact: Artifact) -> None:
-    document = json.loads(artifact.manifest)
-    document["digest"] = artifact.digest
-    document["signatures"] = [key.hex() for key, _, _ in artifact.signatures]
-    output.print_json(document)
+def _describe(
+    args: argparse.Namespace, document: Artifact | rotation.Rotation, trust: dict[str, Any] | None = None
+) -> None:
+    """Every member, file and signature. With a trust file, also whether each signature holds."""
+    members = json.loads(document.text)
+    envelope = document.envelope
+    judged = verify.signatures(envelope, trust or {"keys": []})
+    if isinstance(document, rotation.Rotation):  # a key that is only in the new set counts as well
+        new = verify.signatures(envelope, members)
+        judged = [one if one.state == "valid" else other for one, other in zip(judged, new, strict=True)]
+    files = []
+    if isinstance(document, Artifact):
+        members["digest"] = document.digest
+        hashes = document.blocks[-32 * len(document.info.files) :]
+        for number, (path, size, _, mode) in enumerate(document.info.files):
+            files.append((path, size, hashes[32 * number : 32 * number + 32].hex(), mode))
+    if args.json:
+        members["envelope_bytes"] = len(envelope)
+        members["signatures"] = [vars(one) for one in judged]
+        if files:
+            members["files"] = [dict(zip(("path", "bytes", "sha256", "mode"), entry, strict=True)) for entry in files]
+        output.print_json(members)
+        return
+    output.print_table(("MEMBER", "VALUE"), [*_rows(members), ("envelope", f"{len(envelope)} of 4096 bytes")])
+    if files:
+        shown = [(path, size, digest[:16], "" if mode is None else f"{mode:o}") for path, size, digest, mode in files]
+        output.print_table(("FILE", "BYTES", "SHA-256", "MODE"), shown)
+    without = trust is None and isinstance(document, Artifact)
+    output.print_table(
+        ("SIGNED BY", "ALGORITHM", "STATE"),
+        [(one.key, one.algorithm, "not checked: no --trust" if without else one.state) for one in judged],
+    )
+
+
+def _rows(members: dict[str, Any]) -> list[tuple[str, str]]:
+    """The members as people read them: one line each, times as dates."""
+    rows = []
+    for name, value in members.items():
+        if name == "files":
+            continue
+        if name == "expires" and value:
+            value = f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC)"
+        if name == "keys":
+            value = [f"{entry['id']} {entry['algorithm']}" for entry in value]
+        if isinstance(value, dict):
+            rows += [(f"{name}.{key}", str(inner)) for key, inner in value.items()]
+        else:
+            rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
 
 
 def _verify(args: argparse.Namespace) -> None:
     """With both verifiers: the device's own code and an independent one. They must agree."""
-    artifact = Artifact.read(args.artifact)
-    trust = device.load_trust(str(args.trust))
-    signers = signing.valid_signers(artifact, trust.keys)
-    asyncio.run(device.open_envelope(artifact.envelope, trust))
-    if len(signers) < trust.threshold:
-        raise InputError(f"{args.artifact}: the two verifiers disagree; report this as a defect")
-    output.say(f"valid: {artifact.info.name} {artifact.version}, signed by {', '.join(signers)}")
+    document = _read(args.artifact)
+    trust = rotation.read_trust(args.trust)
+    signers = verify.both(document, trust)
+    if isinstance(document, Artifact):
+        name = f"{document.info.name} {document.version}"
+    else:
+        name = f"trust version {trust.get('version', 1) + 1}"
+    if args.json:
+        output.print_json({"valid": name, "signers": signers})
+    else:
+        output.say(f"valid: {name}, signed by {', '.join(signers)}")
 
 
 def _publish(args: argparse.Namespace) -> None:
@@ -103,35 +178,58 @@ def add_commands(subparsers: Any) -> None:
         parser.set_defaults(run=_guarded(command))
         return parser
 
-    keygen = add("keygen", _keygen, "make a P-256 signing key (PEM, readable by you only) and print its id")
+    keygen = add("keygen", _keygen, "make a signing key (readable by you only) and print its id")
     keygen.add_argument("key", type=Path)
+    keygen.add_argument("--kind", default="ecdsa-p256", help=f"{', '.join(signing.KINDS)} (default ecdsa-p256)")
 
-    trust = add("trust", _trust, "write the trust file of devices that accept these keys")
-    trust.add_argument("key", type=Path, nargs="+", help="PEM file, private or public")
-    trust.add_argument("--out", type=Path, required=True)
-    trust.add_argument("--threshold", type=int, default=1, help="signatures needed (default 1)")
-    trust.add_argument("--floor", type=int, default=0, help="least security version (default 0)")
+    def keys(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("key", type=Path, nargs="+", help="PEM file with either half, LMS key or its .pub")
+        parser.add_argument("--out", type=Path, required=True)
+        parser.add_argument("--threshold", type=int, default=1, help="signatures needed (default 1)")
+        parser.add_argument("--floor", type=int, default=0, help="least security version (default 0)")
+        parser.add_argument("--expires", type=int, help="epoch seconds after which only the next version is accepted")
+
+    keys(add("trust", _trust, "write the trust file of devices that accept these keys"))
+
+    rotate = add("rotate", _rotate, "make the next version of a trust file, to be signed by old and new keys")
+    rotate.add_argument("trust", type=Path, help="trust file in force, or folder of the last rotation")
+    keys(rotate)
+    rotate.add_argument("--sign", type=Path, action="append", default=[], help="sign with this key; may be repeated")
+
+    job = add("trust-job", _trust_job, "print the job document that brings rotations to devices")
+    job.add_argument("rotation", type=Path, nargs="+", help="folders, oldest first")
 
     make = add("build", _build, "build an unsigned artifact from a folder")
     make.add_argument("folder", type=Path)
     make.add_argument("--out", type=Path, required=True, help="folder for the artifact")
     make.add_argument("--name", required=True)
     make.add_argument("--version", required=True)
-    make.add_argument("--board", action="append", required=True, help="board it is for, * for any; may be repeated")
+    make.add_argument(
+        "--board", action="append", required=True, help="board it is for, NAME or NAME@2-3, * for any; may be repeated"
+    )
     make.add_argument("--runtime", choices=("micropython", "cpython", "any"), default="micropython")
     make.add_argument("--security-version", type=int, default=0)
     make.add_argument("--expires", type=int, help="epoch seconds after which devices refuse it")
+    make.add_argument(
+        "--require", action="append", default=[], metavar="FACT=VALUE", help="such as agent=0.2.0; may be repeated"
+    )
+    make.add_argument(
+        "--downgrade-from", action="append", default=[], metavar="VERSION", help="may go back from it; needs --expires"
+    )
 
-    sign = add("sign", _sign, "add a signature to an artifact and print the ids of its keys")
+    sign = add("sign", _sign, "add a signature to an artifact or a rotation and print the ids of its keys")
     sign.add_argument("artifact", type=Path)
     sign.add_argument("--key", type=Path, required=True)
 
-    inspect = add("inspect", _inspect, "show an artifact")
+    inspect = add("inspect", _inspect, "show an artifact or a rotation")
     inspect.add_argument("artifact", type=Path)
+    inspect.add_argument("--trust", type=Path, help="trust file to judge the signatures by")
 
-    verify = add("verify", _verify, "check an artifact against a trust file as a device does")
-    verify.add_argument("artifact", type=Path)
-    verify.add_argument("--trust", type=Path, required=True)
+    check = add(
+        "verify", _verify, "check an artifact or a rotation against a trust file, as a device does and by others"
+    )
+    check.add_argument("artifact", type=Path)
+    check.add_argument("--trust", type=Path, required=True)
 
     publish = add("publish", _publish, "upload an artifact, create its stream, print the job document")
     publish.add_argument("artifact", type=Path)

@@ -86,7 +86,7 @@ class LmsKey:
             raise InputError(f"{self._ledger}: is not the ledger of this key")
         for leaf, line in enumerate(lines):
             whole = leaf < len(lines) - 1  # what follows the last line end was cut short, if there is anything
-            if whole and not line.startswith(b"%d " % leaf):
+            if whole and not (line.startswith(b"%d " % leaf) or line.endswith(b" cut")):
                 raise InputError(f"{self._ledger}: line {leaf + 2} is damaged; this key must not be used any more")
         return len(lines) - (not lines[-1])
 
@@ -108,11 +108,9 @@ class LmsKey:
                 raise InputError(f"{self._ledger}: all {self.capacity} signatures are used; make a new key")
             line = b"%d %s\n" % (leaf, hashlib.sha256(message).hexdigest().encode())
             if not text.endswith(b"\n"):
-                # An earlier line was cut short: its leaf counts as used, and the line is completed.
-                tail = text.rpartition(b"\n")[2]
-                start = b"%d " % (leaf - 1)
-                line = (start[len(tail) :] if start.startswith(tail) else b"") + b"cut\n" + line
-            ledger.write(line)
+                line = b" cut\n" + line  # an earlier line was cut short: its leaf counts as used
+            if ledger.write(line) != len(line):
+                raise InputError(f"{self._ledger}: cannot be written")
             os.fsync(ledger.fileno())
         _sync_folder(self._ledger)
         tree = library.LmsPrivateKey(

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +24,7 @@ from edgefleet.errors import InputError
 
 KINDS = ("ecdsa-p256", "rsa-3072", "lms-h10")
 _RSA_BITS = (2048, 3072, 4096)
+Document = TypeVar("Document", bound=Signed)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | lms_key.LmsKey
 
 
@@ -130,7 +131,7 @@ def sign_text(text: bytes, key_path: Path) -> tuple[bytes, int, bytes]:
     return key_id(public), algorithm, signature
 
 
-def sign[T: Signed](document: T, key_path: Path) -> T:
+def sign(document: Document, key_path: Path) -> Document:
     """Add this key's signature to an artifact or a rotation, which is returned. Raises InputError."""
     document.add_signature(*sign_text(document.text, key_path))
     return document

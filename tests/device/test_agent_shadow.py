@@ -18,6 +18,7 @@ from edgefleet import names
 from edgefleet.messages import Request
 from edgefleet.registry import policies
 from edgefleet.shadow import device_plane
+from edgefleet.shadow import service as shadows
 from tests.device.ground import POLICY, Ground
 from tests.device.test_agent import make, on, running
 
@@ -36,6 +37,14 @@ def want(site: Ground, thing: str, name: str | None, **desired: Any) -> None:
     site.commit(lambda tx: device_plane.handle(tx, request))
 
 
+def settled(site: Ground, thing: str, name: str | None) -> bool:
+    """Is everything that is desired reported?"""
+    with site.store.reading() as tx:
+        shadow = shadows.find(tx, thing, name)
+    assert shadow is not None
+    return bool(shadow.state["desired"].items() <= shadow.state.get("reported", {}).items())
+
+
 @pytest.mark.parametrize("name", [None, "settings"])
 def test_desired_state_is_handled_and_reported_at_connect_and_as_it_changes(tmp_path: Path, name: str | None) -> None:
     async def scenario(site: Ground) -> None:
@@ -52,6 +61,7 @@ def test_desired_state_is_handled_and_reported_at_connect_and_as_it_changes(tmp_
             await site.until(lambda: seen == [{"rate": 5}], "what was desired before")
             want(site, "pump", name, rate=6, mode="slow")
             await site.until(lambda: seen[-1] == {"rate": 6, "mode": "slow"}, "the change")
+            await site.until(lambda: settled(site, "pump", name), "its report")
             await site.stop()
             await site.until(lambda: not agent.connected.is_set(), "the loss of the link")
             await site.start()
@@ -104,7 +114,7 @@ def test_presence_says_online_offline_and_speaks_for_a_device_that_vanished(tmp_
         allow_presence(site)
         watcher = Watcher(site, tmp_path / "watcher")
         await watcher.start()
-        agent = make(site, "pump", presence=TOPIC)
+        agent = make(site, "pump", presence=TOPIC, transport="builtin")  # its stream can be cut
         async with running(agent):
             await site.until(lambda: watcher.heard == [("status/pump", "online")], "online")
         await site.until(lambda: watcher.heard[-1] == ("status/pump", "offline"), "a clean stop")

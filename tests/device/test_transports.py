@@ -11,7 +11,20 @@ import pytest
 from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.limits import LIMITS
 from edgefleet.pki import Authority
-from tests.device.transport_contract import CASES, Case, Impostor, Site, failure, forget, play, settled, stranger, until
+from tests.device.transport_contract import (
+    CASES,
+    NOT_AWKWARD,
+    ON_EMBEDDED,
+    Case,
+    Impostor,
+    Site,
+    failure,
+    forget,
+    play,
+    settled,
+    stranger,
+    until,
+)
 from tests.fleet.broker_support import yard
 
 pytest.importorskip("paho.mqtt.client")
@@ -112,10 +125,8 @@ def test_a_certificate_that_the_server_does_not_trust_is_a_transport_error(case:
     play(case, tmp_path, scenario)
 
 
+@ON_EMBEDDED  # this Mosquitto takes everybody with a certificate
 def test_a_refused_connection_has_the_connack_code(case: Case, tmp_path: Path) -> None:
-    if case.broker != "embedded":
-        pytest.skip("this Mosquitto takes everybody with a certificate")
-
     async def scenario(site: Site) -> None:
         line = site.line(credentials=yard().credentials("unknown"))
         error = await failure(line.client.connect())
@@ -293,10 +304,8 @@ def test_a_handler_that_was_taken_off_hears_nothing_and_unsubscribing_ends_deliv
     play(case, tmp_path, scenario)
 
 
+@NOT_AWKWARD  # acknowledges whatever happened
 def test_a_message_whose_handler_failed_comes_again_in_the_next_session(case: Case, tmp_path: Path) -> None:
-    if case.awkward:
-        pytest.skip("acknowledges whatever happened")
-
     async def scenario(site: Site) -> None:
         peer = await site.peer()
         line = site.line("dev-again", clean=False)
@@ -318,10 +327,8 @@ def test_a_message_whose_handler_failed_comes_again_in_the_next_session(case: Ca
     play(case, tmp_path, scenario)
 
 
+@NOT_AWKWARD  # acknowledges whatever happened
 def test_a_message_is_acknowledged_after_its_handler_and_not_before(case: Case, tmp_path: Path) -> None:
-    if case.awkward:
-        pytest.skip("acknowledges whatever happened")
-
     async def scenario(site: Site) -> None:
         peer = await site.peer()
         line = site.line("dev-late", clean=False)

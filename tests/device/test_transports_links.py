@@ -13,7 +13,17 @@ from edgeagent.errors import ProtocolError, Refused, TransportError
 from edgeagent.limits import LIMITS
 from edgeagent.mqtt.rpc import Requests
 from edgefleet.messages import Message, Outgoing, Request
-from tests.device.transport_contract import CASES, SUBSCRIPTIONS, Case, Site, failure, forget, play
+from tests.device.transport_contract import (
+    CASES,
+    NOT_AWKWARD,
+    ON_EMBEDDED,
+    SUBSCRIPTIONS,
+    Case,
+    Site,
+    failure,
+    forget,
+    play,
+)
 
 pytest.importorskip("paho.mqtt.client")
 pytest.importorskip("awscrt")
@@ -33,10 +43,8 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- refusals
 
 
+@ON_EMBEDDED  # Mosquitto has no limit of subscriptions
 def test_a_refused_subscription_is_named_and_costs_nothing_else(case: Case, tmp_path: Path) -> None:
-    if case.broker != "embedded":
-        pytest.skip("Mosquitto has no limit of subscriptions")
-
     async def scenario(site: Site) -> None:
         line = site.line()
         await line.up()
@@ -50,10 +58,8 @@ def test_a_refused_subscription_is_named_and_costs_nothing_else(case: Case, tmp_
     play(case, tmp_path, scenario)
 
 
+@ON_EMBEDDED  # Mosquitto grants subscriptions and filters the messages
 def test_a_subscription_beyond_the_policy_costs_the_link(case: Case, tmp_path: Path) -> None:
-    if case.broker != "embedded":
-        pytest.skip("Mosquitto grants subscriptions and filters the messages")
-
     async def scenario(site: Site) -> None:
         line = site.line()
         await line.up()
@@ -131,10 +137,8 @@ def test_a_lost_link_leaves_the_will_retained(case: Case, tmp_path: Path) -> Non
     play(case, tmp_path, scenario)
 
 
+@NOT_AWKWARD  # says DISCONNECT whenever it stops
 def test_cancelling_run_leaves_the_will(case: Case, tmp_path: Path) -> None:
-    if case.awkward:
-        pytest.skip("says DISCONNECT whenever it stops")
-
     async def scenario(site: Site) -> None:
         peer = await site.peer("dev/#")
         line = site.line(will=("dev/will", "gone"))
@@ -324,10 +328,8 @@ def test_a_request_ends_with_the_first_answer_of_its_key(case: Case, tmp_path: P
     play(case, tmp_path, scenario)
 
 
+@ON_EMBEDDED  # Mosquitto has no services
 def test_requests_on_reserved_topics_are_answered(case: Case, tmp_path: Path) -> None:
-    if case.broker != "embedded":
-        pytest.skip("Mosquitto has no services")
-
     async def scenario(site: Site) -> None:
         def answer(request: Request) -> list[Outgoing]:
             return [Message(request.topic + "/accepted", request.payload, to_requester=True)]

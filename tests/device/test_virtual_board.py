@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hil.virtual_board import HARD_RESET, PWRON_RESET, SOFT_RESET, WDT_RESET, BoardError, VirtualBoard
+from hil.virtual_board import (
+    CHIPS,
+    HARD_RESET,
+    PWRON_RESET,
+    SOFT_RESET,
+    WDT_RESET,
+    BoardError,
+    VirtualBoard,
+    interpreter,
+)
 
 BOOTS = """
 import os
@@ -158,6 +168,17 @@ def test_the_watchdog_of_the_rp2_has_a_limit(board: Callable[..., VirtualBoard])
     one = board("import machine\ntry: machine.WDT(timeout=9000)\nexcept ValueError as e: print(e)", chip="rp2")
     one.power_on()
     wait_for(lambda: "timeout exceeds 8388" in one.console, one.console)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_program_has_the_heap_that_was_promised(board: Callable[..., VirtualBoard], chip: str) -> None:
+    ask = "import gc\ngc.collect()\nprint('free', gc.mem_free())"
+    one = board(ask, chip=chip)
+    one.power_on()
+    wait_for(lambda: "free" in one.console, one.console)
+    bare = subprocess.run([interpreter(), "-X", "heapsize=128k", "-c", ask], capture_output=True, text=True, check=True)
+    promised = int(bare.stdout.split()[1])
+    assert -2048 <= int(one.console.split("free")[1].split()[0]) - promised <= 512
 
 
 def test_an_unknown_chip_is_named(tmp_path: Path) -> None:

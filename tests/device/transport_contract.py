@@ -70,6 +70,12 @@ CASES = [
 ]
 
 
+ON_EMBEDDED = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.broker == "embedded"], indirect=True, ids=str
+)
+NOT_AWKWARD = pytest.mark.parametrize("case", [case for case in CASES if not case.awkward], indirect=True, ids=str)
+
+
 @functools.cache
 def stranger() -> Yard:
     """Another CA."""

@@ -38,9 +38,10 @@ def test_keygen_build_sign_trust_verify_inspect(folder: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert artifact("verify", "out", "--trust", "trust.json") == 0
     assert capsys.readouterr().out.strip() == f"valid: app 2.0.0, signed by {key_id}"
-    assert artifact("inspect", "out") == 0
+    assert artifact("inspect", "out", "--json", "--trust", "trust.json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["security_version"], shown["expires"], shown["signatures"]) == (3, 4000000000, [key_id])
+    assert (shown["security_version"], shown["expires"]) == (3, 4000000000)
+    assert shown["signatures"] == [{"key": key_id, "algorithm": "ecdsa-p256", "state": "valid"}]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

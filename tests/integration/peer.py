@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from examples.demo.judge import Judge
 from examples.demo.processes import FleetManager
@@ -52,7 +53,7 @@ class Peer:
         self._subscribed = threading.Event()
         self.refused: Any = None
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id,
             clean_session=clean,
             protocol=paho.MQTTv311,
@@ -66,7 +67,7 @@ class Peer:
         )
         client.on_connect = self._on_connect
         client.on_disconnect = lambda *_: self.closed.set()
-        client.on_message = lambda _c, _u, message: self.messages.put((message.topic, message.payload))
+        client.on_message = lambda _c, _u, message: self.messages.put((message.topic, bytes(message.payload)))
         client.on_subscribe = lambda *_: self._subscribed.set()
         self.client = client
         self._fleet = fleet

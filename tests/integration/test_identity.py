@@ -205,12 +205,12 @@ def test_the_service_may_make_the_key_instead(device: Device) -> None:
     device.note_keys()
 
 
+@pytest.mark.parametrize("device", ["board"], indirect=True)  # a host: tests/portable/test_rotation.py cuts there
 @pytest.mark.parametrize("cut", CUTS)
 def test_power_lost_at_a_flash_operation_of_the_rotation_still_ends_on_a_new_certificate(
     device: Device, cut: str
 ) -> None:
-    if not device.board:
-        pytest.skip("a host has no such switch; tests/portable/test_rotation.py cuts there")
+    assert device.board
     before, cuts = device.certificates(), device.board.cuts
     status, details = device.job(f"cut-{cut.replace(':', '-')}", {"operation": "rotate-certificate"}, cut)
     assert status == "SUCCEEDED", (details, device.console[-3000:])

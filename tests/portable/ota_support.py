@@ -50,6 +50,8 @@ def encode(x, y):
 
 
 class Key:
+    algorithm = 1
+
     def __init__(self, secret=0x1234567890ABCDEF):
         self.secret = secret
         self.public = encode(*multiple(secret))
@@ -65,9 +67,12 @@ class Key:
 KEY = Key()
 
 
-def trust(keys=(KEY,), threshold=1, floor=0):
-    listed = [{"id": hexed(key.id), "algorithm": "ecdsa-p256", "public": hexed(key.public)} for key in keys]
-    return {"threshold": threshold, "keys": listed, "security_version_floor": floor}
+def trust(keys=(KEY,), threshold=1, floor=0, **members):
+    names = ("", "ecdsa-p256", "rsa-sha256", "lms-sha256")
+    listed = [{"id": hexed(key.id), "algorithm": names[key.algorithm], "public": hexed(key.public)} for key in keys]
+    document = {"threshold": threshold, "keys": listed, "security_version_floor": floor}
+    document.update(members)
+    return document
 
 
 def pattern(size, seed=1):
@@ -82,7 +87,7 @@ def envelope(manifest, keys=(KEY,)):
     parts = [MAGIC, len(manifest).to_bytes(2, "big"), manifest, bytes([len(keys)])]
     for key in keys:
         signature = key.sign(sha(manifest))
-        parts.append(key.id + bytes([1]) + len(signature).to_bytes(2, "big") + signature)
+        parts.append(key.id + bytes([key.algorithm]) + len(signature).to_bytes(2, "big") + signature)
     return b"".join(parts)
 
 

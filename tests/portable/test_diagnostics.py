@@ -14,6 +14,8 @@ from edgeagent.mqtt import backoff
 from edgeagent.ota import trial
 from tests.portable.job_service import FOLDER, Device, Fuse, Port, PowerCut, Service, journal_is_empty, live, wipe
 
+NEXT = backoff.Backoff.next
+
 SPOOL = FOLDER + "/upload"
 BUILT_IN = ["time", "facts", "memory", "boot", "counters", "attributes", "slots", "crash", "log", "end"]
 
@@ -48,7 +50,6 @@ class World(unittest.TestCase):
     def setUp(self):
         wipe()
         log.configure(log.INFO, lambda line: None)
-        self.next = backoff.Backoff.next
         backoff.Backoff.next = lambda self: 0.001
         Port.resets = True
         self.service = Service()
@@ -58,7 +59,7 @@ class World(unittest.TestCase):
         self.part = upload.PART
 
     def tearDown(self):
-        backoff.Backoff.next = self.next
+        backoff.Backoff.next = NEXT
         upload.PART = diagnostics.PART = self.part
         log.configure(log.INFO, print)
         wipe()

@@ -11,6 +11,8 @@ from edgeagent.mqtt import backoff
 from edgeagent.mqtt.rpc import Requests
 from tests.portable.job_service import TERMINAL, Device, Service, live, wipe
 
+NEXT = backoff.Backoff.next
+
 _PREFIX = "$aws/things/t/jobs/"
 
 
@@ -64,12 +66,11 @@ class Hostile(unittest.TestCase):
     def setUp(self):
         wipe()
         log.configure(log.INFO, lambda line: None)
-        self.next = backoff.Backoff.next
         backoff.Backoff.next = lambda self: 0.001
         self.service = Service()
 
     def tearDown(self):
-        backoff.Backoff.next = self.next
+        backoff.Backoff.next = NEXT
         log.configure(log.INFO, print)
         wipe()
 

@@ -8,17 +8,18 @@ from edgeagent.errors import Refused
 from edgeagent.mqtt import backoff
 from tests.portable.job_service import Device, Service, live, wipe
 
+NEXT = backoff.Backoff.next
+
 
 class Found(unittest.TestCase):
     def setUp(self):
         wipe()
         log.configure(log.INFO, lambda line: None)
-        self.next = backoff.Backoff.next
         backoff.Backoff.next = lambda self: 0.001
         self.service = Service()
 
     def tearDown(self):
-        backoff.Backoff.next = self.next
+        backoff.Backoff.next = NEXT
         log.configure(log.INFO, print)
         wipe()
 

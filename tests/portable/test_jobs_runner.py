@@ -9,6 +9,8 @@ from edgeagent.errors import JobFailed, JobRejected, Refused, UpdateError
 from edgeagent.mqtt import backoff
 from tests.portable.job_service import FOLDER, Attributes, Device, Fuse, Port, Service, journal_is_empty, live, wipe
 
+NEXT = backoff.Backoff.next
+
 
 class Quick(unittest.TestCase):
     """Retries wait for milliseconds."""
@@ -16,13 +18,12 @@ class Quick(unittest.TestCase):
     def setUp(self):
         wipe()
         log.configure(log.INFO, lambda line: None)
-        self.next = backoff.Backoff.next
         backoff.Backoff.next = lambda self: 0.001
         Port.resets = True
         self.service = Service()
 
     def tearDown(self):
-        backoff.Backoff.next = self.next
+        backoff.Backoff.next = NEXT
         log.configure(log.INFO, print)
         wipe()
 

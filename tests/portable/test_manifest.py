@@ -3,14 +3,15 @@
 
 import asyncio
 import json
+import os
 import sys
 import unittest
 
-from edgeagent import clock
+from edgeagent import clock, compat
 from edgeagent.errors import ConfigError, UpdateError
-from edgeagent.ota import verify
-from edgeagent.ota.manifest import parse_envelope, parse_manifest
-from tests.portable.ota_support import FACTS, KEY, RUNTIME, Artifact, Key, envelope, hexed, trust
+from edgeagent.ota import trial, verify
+from edgeagent.ota.manifest import Manifest, parse_envelope, parse_manifest, read_manifest
+from tests.portable.ota_support import FACTS, KEY, RUNTIME, Artifact, Key, envelope, hexed, sha, trust
 
 FILES = [("app.mpy", b"code"), ("lib/data.bin", b"x" * 5000)]
 
@@ -61,9 +62,8 @@ class Shape(Case):
         self.assertEqual((manifest.name, manifest.version, manifest.security_version), ("app", "2.1", 1))
         self.assertEqual((manifest.size, manifest.blocks), (5004, 2))
         self.assertEqual((manifest.expires, manifest.mpy), (1900000000, 6))
-        self.assertEqual(
-            [(f[0], f[1], f[3]) for f in manifest.files], [("app.mpy", 4, None), ("lib/data.bin", 5000, None)]
-        )
+        self.assertEqual(manifest.files, [["app.mpy", 4, None, None], ["lib/data.bin", 5000, None, None]])
+        self.assertEqual((manifest.requires, manifest.downgrade, manifest.type), (None, None, None))
 
     def test_each_member_is_named_when_it_is_wrong(self):
         long = "x" * 65
@@ -78,12 +78,24 @@ class Shape(Case):
             ("expires", ("never", 0, -1, False, [])),
             ("files", (None, [], {}, "x")),
             ("payload", (None, [], 5)),
+            ("requires", ({}, [], "agent", {"agent": 1}, {"agent": ""}, {"agent": long})),
+            ("downgrade", ([], {}, "1.0.0", [1], [""], ["x"] * 17)),
+            ("type", ("", 5, "x" * 17)),
         ):
             for value in values:
                 self.assertTrue(self.refused(member, **{member: value}), (member, value))
 
     def test_unknown_member_is_refused(self):
-        self.assertTrue(self.refused("requires", requires=["battery"]))
+        self.assertTrue(self.refused("battery", battery=20))
+
+    def test_permission_to_go_back_must_expire(self):
+        self.assertTrue(self.refused("downgrade", downgrade=["3.0.0"]))
+        parse_manifest(Artifact(FILES, downgrade=["3.0.0"], expires=1900000000).manifest)
+
+    def test_reading_yields_at_every_file(self):
+        artifact = Artifact([("f%d" % n, b"x") for n in range(100)])
+        self.assertEqual(len(list(read_manifest(artifact.manifest, Manifest()))), 100)
+        self.assertLess(len(artifact.envelope), 4096)
 
     def test_payload_members_are_checked(self):
         good = Artifact(FILES).document["payload"]
@@ -148,8 +160,7 @@ class Paths(Case):
         self.code("manifest", parse_manifest, self.files(*["f%d" % n for n in range(129)]))
 
     def test_entries_of_another_shape_are_refused(self):
-        good = ["a", 1, "00" * 32]
-        for entry in (None, [], good[:2], good + [420, 1], ["a", "1", "00" * 32], ["a", -1, "00" * 32], good + [512]):
+        for entry in (None, [], ["a"], ["a", 1, 420, 1], ["a", "1"], ["a", -1], ["a", 1, 512], ["a", 1, "00" * 32]):
             document = Artifact([("a", b"x")]).document
             document["files"] = [entry]
             self.code("manifest", parse_manifest, json.dumps(document).encode())
@@ -162,7 +173,7 @@ class Trusting(Case):
         return str(caught.exception)
 
     def test_keys_are_held_by_their_id(self):
-        self.assertEqual(verify.Trust(trust()).keys, {KEY.id: KEY.public})
+        self.assertEqual(verify.Trust(trust()).keys, {KEY.id: (1, KEY.public)})
 
     def test_each_member_is_named_when_it_is_wrong(self):
         for change, field in (
@@ -172,6 +183,10 @@ class Trusting(Case):
             ({"keys": []}, "keys"),
             ({"keys": None}, "keys"),
             ({"security_version_floor": -1}, "security_version_floor"),
+            ({"version": 0}, "version"),
+            ({"version": "2"}, "version"),
+            ({"expires": "soon"}, "expires"),
+            ({"canary": True}, "canary"),
         ):
             document = trust()
             document.update(change)
@@ -180,7 +195,8 @@ class Trusting(Case):
     def test_each_member_of_a_key_is_named_when_it_is_wrong(self):
         for change, field in (
             ({"algorithm": "rsa"}, "algorithm"),
-            ({"public": "00" * 63}, "public"),
+            ({"public": "00" * 59}, "public"),
+            ({"public": "00" * 60, "id": hexed(sha(bytes(60))[:8])}, "public"),
             ({"public": "xx" * 64}, "public"),
             ({"public": 5}, "public"),
             ({"id": hexed(Key(9).id)}, "id"),
@@ -201,6 +217,41 @@ class Trusting(Case):
             verify.load_trust("no-such-file.json")
 
 
+class TrustFile(Case):
+    PATH = "trust-test.json"
+
+    def tearDown(self):
+        for name in (self.PATH, self.PATH + ".bak"):
+            compat.remove_tree(name)
+
+    def test_damaged_file_is_replaced_by_its_second_copy(self):
+        trial.write_sealed(self.PATH, trust(floor=1))
+        trial.write_sealed(self.PATH + ".bak", trust(floor=1))
+        size = os.stat(self.PATH)[6]
+        with open(self.PATH, "rb") as f:
+            good = f.read()
+        for at in range(size):
+            bad = bytearray(good)
+            bad[at] ^= 1 << at % 8
+            with open(self.PATH, "wb") as f:
+                f.write(bad)
+            found = verify.load_trust(self.PATH)
+            self.assertEqual((found.threshold, found.floor, found.keys), (1, 1, {KEY.id: (1, KEY.public)}))
+
+    def test_floor_of_a_second_copy_holds_after_the_file_was_replaced(self):
+        trial.write_sealed(self.PATH + ".bak", trust(floor=4))
+        with open(self.PATH, "w") as f:
+            json.dump(trust(floor=2), f)
+        self.assertEqual(verify.load_trust(self.PATH).floor, 4)
+
+    def test_both_copies_damaged_are_a_configuration_error(self):
+        for name in (self.PATH, self.PATH + ".bak"):
+            with open(name, "w") as f:
+                f.write("{")
+        with self.assertRaises(ConfigError):
+            verify.load_trust(self.PATH)
+
+
 class Signatures(Case):
     def opened(self, raw, document=None):
         return asyncio.run(verify.open_envelope(raw, verify.Trust(document or trust())))
@@ -210,8 +261,8 @@ class Signatures(Case):
         manifest, digest = self.opened(artifact.envelope)
         self.assertEqual((manifest.version, digest), ("2.0.0", artifact.digest))
 
-    def refused(self, raw, document=None):
-        self.code("signature", verify.open_envelope, raw, verify.Trust(document or trust()))
+    def refused(self, raw, document=None, code="signature"):
+        self.code(code, verify.open_envelope, raw, verify.Trust(document or trust()))
 
     def test_changed_manifest_is_refused(self):
         raw = bytearray(Artifact(FILES).envelope)
@@ -229,11 +280,11 @@ class Signatures(Case):
         keys = (Key(3), Key(5), Key(7))
         document = trust(keys, 2)
         self.opened(Artifact(FILES).seal(keys[1:]).envelope, document)
-        self.refused(Artifact(FILES).seal(keys[:1]).envelope, document)
+        self.refused(Artifact(FILES).seal(keys[:1]).envelope, document, "threshold")
 
     def test_one_key_does_not_count_twice(self):
         keys = (Key(3), Key(5))
-        self.refused(Artifact(FILES).seal((keys[0], keys[0])).envelope, trust(keys, 2))
+        self.refused(Artifact(FILES).seal((keys[0], keys[0])).envelope, trust(keys, 2), "threshold")
 
     def test_unknown_algorithm_counts_for_nothing(self):
         raw = bytearray(Artifact(FILES).envelope)
@@ -289,6 +340,87 @@ class Rules(Case):
     def test_security_version_below_the_floor(self):
         self.check(floor=3, security_version=3)
         self.refused("security-version", floor=3, security_version=2)
+
+    def test_image_of_another_type(self):
+        self.check(type="application")
+        self.refused("type", type="firmware")
+
+    def test_hardware_revisions(self):
+        for hardware, boards in (
+            ("2", ["TEST@2"]),
+            ("2", ["TEST@2-3"]),
+            ("3", ["TEST@2-3"]),
+            ("10", ["TEST@2-"]),
+            (7, ["TEST@7"]),
+            ("1", ["OTHER@1", "TEST@1"]),
+            ("9", ["*@9"]),
+            ("9", ["TEST"]),
+        ):
+            self.check(facts=self.facts(hardware=hardware), boards=boards)
+        for hardware, boards in (
+            ("1", ["TEST@2"]),
+            ("4", ["TEST@2-3"]),
+            ("1", ["TEST@2-"]),
+            ("2", ["OTHER@2"]),
+            ("2", ["TEST@"]),
+            ("2", ["TEST@x"]),
+            ("2", ["TEST@-3"]),
+            ("2", ["TEST@2-x"]),
+            ("B", ["TEST@2"]),
+        ):
+            self.refused("board", facts=self.facts(hardware=hardware), boards=boards)
+        self.refused("board", boards=["TEST@2"])  # the device does not know its revision
+
+    def facts(self, **more):
+        facts = dict(FACTS)
+        facts.update(more)
+        return facts
+
+    def test_requirements_are_least_versions_or_exact_texts(self):
+        facts = self.facts(agent="0.10.0", partitions="ota", firmware="1.4.0")
+        for requires in (
+            {"agent": "0.9"},
+            {"agent": "0.10"},
+            {"agent": "0.10.0", "partitions": "ota"},
+            {"runtime": "1.29.0"},
+            {"firmware": "1.4.0-rc1"},
+        ):
+            self.check(facts=facts, requires=requires)
+        for requires in (
+            {"agent": "0.10.1"},
+            {"agent": "1"},
+            {"partitions": "factory"},
+            {"runtime": "1.30"},
+            {"flash": "4"},
+            {"agent": "0.9", "firmware": "1.5"},
+            {"agent": "new"},
+        ):
+            self.refused("requires", facts=facts, requires=requires)
+
+    def test_older_version_needs_a_signed_permission_that_names_the_running_one(self):
+        later = clock.now() + 60
+        self.refused("downgrade", running="2.0.1")
+        self.refused("downgrade", running="10.0.0")
+        self.refused("downgrade", running="2.0.1", downgrade=["2.0.2"], expires=later)
+        self.check(running="2.0.1", downgrade=["2.0.1"], expires=later)
+        self.refused("expired", running="2.0.1", downgrade=["2.0.1"], expires=clock.now() - 60)
+
+    def test_versions_without_an_order_are_not_older(self):
+        for running in ("nightly", "2.0.0-rc2", "2", "2.0"):
+            self.check(running=running)
+
+    def test_permission_covers_a_lower_security_version_too(self):
+        later = clock.now() + 60
+        self.refused("security-version", running="3.0.0", floor=3, security_version=2)
+        self.check(running="3.0.0", floor=3, security_version=2, downgrade=["3.0.0"], expires=later)
+        self.refused(
+            "security-version", running="3.0.1", floor=3, security_version=2, downgrade=["3.0.0"], expires=later
+        )
+
+    def test_expired_trust_accepts_no_artifact(self):
+        document = trust()
+        document["expires"] = clock.now() - 60
+        self.code("trust-expired", verify.open_envelope, Artifact(FILES).envelope, verify.Trust(document))
 
     def test_version_that_runs_already(self):
         self.refused("same-version", running="2.0.0")

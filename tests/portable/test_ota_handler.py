@@ -345,7 +345,7 @@ class Refusals(Case):
 
     def test_tampered_hash_list(self):
         self.service.files[1] = bytes(len(self.artifact.blocks))
-        self.refused("block-hash")
+        self.refused("bundle")
         self.untouched()
 
     def test_tampered_payload(self):
@@ -379,7 +379,7 @@ class Refusals(Case):
 
     def test_refused_update_can_be_followed_by_a_good_one(self):
         self.service.files[1] = bytes(len(self.artifact.blocks))
-        self.refused("block-hash")
+        self.refused("bundle")
         self.boot("1.0.0")
         self.reset(execution=2)
         self.boot("2.0.0")

@@ -14,7 +14,7 @@ from edgeagent.ota import transfer
 from edgeagent.ota.manifest import parse_manifest
 from edgeagent.ota.transfer import Fetcher
 from edgeagent.ota.writer import SYNC_BLOCKS, Writer
-from tests.portable.ota_support import BLOCK, Artifact, contents, damage, fresh, pattern
+from tests.portable.ota_support import BLOCK, Artifact, contents, damage, fresh, hexed, pattern, sha
 from tests.portable.ota_world import Agent, Service
 
 SIZE = 10 * BLOCK + 100
@@ -256,7 +256,7 @@ class Writing(unittest.TestCase):
         hashes = bytearray(self.artifact.blocks)
         hashes[40] ^= 1
         for bad in (bytes(hashes), self.artifact.blocks[:-32], b"", self.artifact.blocks + bytes(32)):
-            self.refused("block-hash", self.writer, bad)
+            self.refused("bundle", self.writer, bad)
 
     def test_block_that_was_not_signed_is_never_written(self):
         writer = self.writer()

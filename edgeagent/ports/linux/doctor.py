@@ -11,14 +11,15 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from typing import Any
 
 from edgeagent import topics
 from edgeagent.config import Config
 from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.identity import Identity, known
-from edgeagent.mqtt.client import Client
 from edgeagent.mqtt.rpc import Requests
 from edgeagent.ports.linux import LinuxPort
+from edgeagent.transports import make_client, settings
 
 _FLOOR = 1767225600  # 2026-01-01: a clock before it was never set
 _CONNECT_S = 10
@@ -59,20 +60,24 @@ async def examine(config: Config, tell: Tell) -> str:
             return "identity: none is stored and there is no claim"
         identity = ("edgeagent-doctor", config.claim["certificate"], config.claim["key"])
     name, certificate, key = identity
+    transport = settings(config)
     try:
         context = ssl.create_default_context(cafile=config.ca)
     except (OSError, ValueError) as error:
         return f"ca: {config.ca}: {error}"
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ValueError) as error:
-        return f"certificate: {certificate} with {key}: {error}"
+    if not transport["pkcs11"] or claim:  # else the key is in the token
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            return f"certificate: {certificate} with {key}: {error}"
     tell(f"certificate files of the {'claim' if claim else 'device'}")
-    return (
-        await _reach(config, tell)
-        or await _handshake(config, context, tell)
-        or await _session(config, port, name, certificate, key, claim, tell)
-    )
+    client = make_client(config, port, name, certificate, key)
+    problem = ""
+    if transport["proxy"]:
+        tell(f"the way leads through the proxy {transport['proxy']['host']}")
+    else:
+        problem = await _reach(config, tell) or await _handshake(config, context, tell)
+    return problem or await _session(client, config, name, claim, tell)
 
 
 def _now() -> str:
@@ -123,20 +128,14 @@ async def _handshake(config: Config, context: ssl.SSLContext, tell: Tell) -> str
     return ""
 
 
-async def _session(
-    config: Config, port: LinuxPort, name: str, certificate: str, key: str, claim: bool, tell: Tell
-) -> str:
-    async def stream() -> object:
-        return await port.open_stream(config.endpoint, config.port, config.server_hostname, config.ca, certificate, key)
-
-    client = Client(stream, name)
+async def _session(client: Any, config: Config, name: str, claim: bool, tell: Tell) -> str:
     try:
         await client.connect()
     except Refused as error:
         return _CODES.get(error.code, "MQTT: " + error.code).format(name=name)
     except AgentError as error:
         await client.close()
-        return f"certificate: {certificate}: the service closes the connection; is it registered and active? ({error})"
+        return f"certificate: the service closes the connection; is it registered and active? ({error})"
     tell(f"MQTT: connected as {name}")
     reader = asyncio.create_task(_read(client))
     try:
@@ -146,7 +145,7 @@ async def _session(
         reader.cancel()
 
 
-async def _read(client: Client) -> None:
+async def _read(client: Any) -> None:
     try:
         await client.run()
     except AgentError:

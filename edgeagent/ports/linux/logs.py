@@ -27,7 +27,8 @@ def default() -> str:
 
 def sink(name: str) -> Callable[[str], None]:
     """What takes a line `time level area message`. name: one of FORMATS."""
-    return {"text": print, "json": _json, "journal": _journal}[name]
+    sinks: dict[str, Callable[[str], None]] = {"text": print, "json": _json, "journal": _journal}
+    return sinks[name]
 
 
 def _json(line: str) -> None:

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A device of which the power may go at any time, and the world around it, which goes on.
+
+It boots as boards/common/main.py does, through launch.run, which imports the real files of the slot; the application
+starts the real job runner with the real journal and handlers. Only MQTT, signatures' mathematics and time are stand-ins.
+"""
+
+import asyncio
+import hashlib
+import sys
+
+from edgeagent import compat, log
+from edgeagent.attributes import Attributes
+from edgeagent.errors import Refused
+from edgeagent.jobs import document, ota, protocol, registry, runner
+from edgeagent.ota import launch, manifest, safety, slots, trial, verify, writer
+
+assert document and safety and slots and manifest and writer  # loaded once, not anew in each of many thousand boots
+
+MAX_BOOTS = 8  # from power on to the outcome
+TURNS = 4000  # of the event loop in one boot
+_sleep = asyncio.sleep
+
+
+def prepare():
+    """Take out of the agent what costs time and decides nothing here."""
+    for module in (runner, ota, document):
+        module.unload = lambda *_: None
+    launch._unload = lambda before: None
+    asyncio.sleep = lambda seconds=0: _sleep(0)
+    log.configure(100)
+    registry.unload = lambda *_: None
+
+    async def cheap(algorithm, public, digest, signature):
+        return signature == sign(public, digest)
+
+    verify.verify = cheap
+
+
+def sign(public, digest):
+    """The stand-in for a signature."""
+    return hashlib.sha256(public + digest).digest()
+
+
+class World:
+    """What is outside of the device, and what an observer remembers. `facts` is replaced, never changed in place."""
+
+    START = {"boots": 0, "status": "QUEUED", "reason": "", "floor": 0, "step": 0, "reports": 0, "trials": 0}
+
+    def __init__(self, facts=None):
+        self.facts = facts or World.START
+
+    def set(self, **changes):
+        facts = dict(self.facts)
+        facts.update(changes)
+        self.facts = facts
+
+    def mark(self):
+        return self.facts
+
+    def __getitem__(self, name):
+        return self.facts[name]
+
+
+class Problem(Exception):
+    """A promise was broken."""
+
+
+class Port:
+    """What handlers and the runner use of a port."""
+
+    pem = not compat.MICROPYTHON
+
+    def __init__(self, device):
+        self.device = device
+        self.state_dir = device.root + "/state"
+        self.slots_dir = device.root + "/slots"
+
+    def boot_id(self):
+        return "boot %d" % self.device.world["boots"]
+
+    def reset_cause(self):
+        return "power-on"
+
+    def reset(self):
+        raise SystemExit("reset")
+
+    def facts(self):
+        return dict(FACTS)
+
+
+FACTS = {"board": "TEST", "chip": "c", "runtime": "micropython 1.29.0", "port": "test", "thing": "t", "version": "1"}
+if not compat.MICROPYTHON:
+    FACTS["runtime"] = "cpython 3.11"
+
+
+class Settings:
+    """The members of a Config that are used here."""
+
+    device_configuration: "dict[str, str]" = {}
+    confirm_within = 60
+    attributes: "dict[str, str]" = {}
+
+
+class Agent:
+    """What handlers and the runner use of an Agent."""
+
+    def __init__(self, device, version):
+        self.device = device
+        self.port = Port(device)
+        self.version = version
+        self.thing_name = "t"
+        self.config = Settings()
+        self.config.trust = device.root + "/trust.json"
+        self.config_path = device.root + "/agent.json"
+        self.attributes = Attributes()
+        self.handlers = registry.Handlers()
+        self.client = self.requests = Service(device)
+        self.connected = asyncio.Event()
+        self.connected.set()
+        device.scenario.register(self)
+
+    def facts(self):
+        return dict(FACTS)
+
+    def configure(self, config):
+        self.config.attributes = config.attributes
+
+    async def healthy(self):
+        return True, ""
+
+
+class Service:
+    """The Jobs service with one execution. It never loses a message; a dead device gets no answer."""
+
+    connected = True
+
+    def __init__(self, device):
+        self.device = device
+        self.oversized = []
+
+    def on(self, topic, handler):
+        return topic
+
+    async def subscribe(self, filters):
+        self.device.alive()
+
+    async def call(self, topic, body):
+        self.device.alive()
+        world = self.device.world
+        status = world["status"]
+        over = status not in ("QUEUED", "IN_PROGRESS")
+        if topic.endswith("/update"):
+            wanted = body["status"]
+            if over:
+                if wanted not in ("IN_PROGRESS", status):
+                    self.device.fail("(e) %s after %s" % (wanted, status))
+                raise Refused("InvalidStateTransition", "it is over")
+            details = body.get("statusDetails") or {}
+            world.set(status=wanted, reason=details.get("reason", world["reason"]))
+            if wanted != "IN_PROGRESS":
+                world.set(reports=world["reports"] + 1)
+                self.device.scenario.reported(self.device, details)
+            return {}
+        if over:
+            if topic.endswith("start-next"):
+                return {}
+            return {"execution": self._execution(status)}
+        if topic.endswith("start-next"):
+            world.set(status="IN_PROGRESS")
+        return {"execution": self._execution(world["status"])}
+
+    def _execution(self, status):
+        return {
+            "jobId": "job",
+            "executionNumber": 1,
+            "status": status,
+            "queuedAt": 1,
+            "jobDocument": self.device.scenario.document,
+        }
+
+
+class Device:
+    """root: folder in which the device's files are. flash: has `dead`; None for one that cannot lose its power."""
+
+    current: "Device"
+
+    def __init__(self, root, scenario, world, flash=None):
+        self.root = root
+        self.scenario = scenario
+        self.world = world
+        self.flash = flash
+        self.problem = ""
+        self.idle = False
+        self.ran = ""  # version whose application was started in this boot; "bare" for the agent without one
+        Device.current = self
+
+    def alive(self):
+        """Nothing happens any more on a device that lost its power."""
+        if self.flash and self.flash.dead:
+            raise SystemExit("off")
+
+    def fail(self, problem):
+        """A broken promise ends the case. What a dead device's program makes of failing reads does not happen."""
+        if not (self.flash and self.flash.dead):
+            self.problem = self.problem or problem
+        raise SystemExit("problem")
+
+    def boot(self):
+        """From power on to the reset, or until there is nothing left to do."""
+        self.world.set(boots=self.world["boots"] + 1)
+        self.ran = ""
+        trial.Running.slot = None
+        if hasattr(asyncio, "new_event_loop") and compat.MICROPYTHON:
+            asyncio.new_event_loop()
+        path = list(sys.path)
+        try:
+            root = self.root + "/slots"
+            if not launch.run(root, "app", self.bare, "power-on"):
+                launch.failed(root, "the application ended by itself")
+        except SystemExit:
+            pass
+        finally:
+            sys.path[:] = path
+            for name in ("app", "lib", "lib.part"):
+                sys.modules.pop(name, None)
+
+    def bare(self):
+        self.start("bare")
+
+    def start(self, version):
+        """What main() of every application here does."""
+        self.ran = version
+        self.scenario.booted(self)
+        asyncio.run(self.live(version))
+
+    async def live(self, version):
+        made = runner.Runner(Agent(self, version))
+        await made.attach()
+        task = asyncio.create_task(made.run())
+        for _ in range(TURNS):
+            await _sleep(0)
+            self.alive()
+            if made._record is None and made._job is None and self.world["reports"]:
+                self.idle = True
+                break
+        else:
+            self.fail("(d) hangs: %s, journal %s" % (self.world["status"], made._record))
+        task.cancel()
+        raise SystemExit("idle")
+
+    def converge(self):
+        """Power on until the job has its outcome and nothing is left to do. False if the power went before."""
+        for _ in range(MAX_BOOTS):
+            self.boot()
+            if self.flash and self.flash.dead:
+                return False
+            if self.problem:
+                raise Problem(self.problem)
+            if self.idle:
+                return True
+        raise Problem("(d) no outcome after %d boots: %s" % (MAX_BOOTS, self.world.facts))
+
+
+def application(version):
+    """Called by main() of the applications in the slots."""
+    Device.current.start(version)
+
+
+assert protocol

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A NOR flash of which any program or erase may go wrong. Programming clears bits, erasing sets a block to 0xff.
+
+Errors are returned, never raised: littlefs calls from C, and file finalisers would meet an exception in a locked heap.
+"""
+
+import hashlib
+
+BLOCK = 4096
+
+# How an operation may be interrupted. In all but `after` the power is gone before it has ended.
+PROGRAM_TEARS = ("before", "prefix", "bits", "garbage", "almost", "after")
+ERASE_TEARS = ("before", "half", "sliver", "prefix", "bits", "after")
+# What else may become of one: the device lives on. Values: what the driver returns, and whether it was done all the same.
+FAULTS = {
+    "eio": (-5, False),
+    "eio-done": (-5, True),
+    "enospc": (-28, False),
+    "corrupt": (-84, False),
+    "lost": (0, False),
+}
+
+
+def chance(seed, size):
+    """`size` pseudo-random bytes, the same for the same text on every runtime."""
+    out = b""
+    while len(out) < size:
+        out += hashlib.sha256(("%s/%d" % (seed, len(out))).encode()).digest()
+    return out[:size]
+
+
+def number(seed, below):
+    """A pseudo-random whole number from 0 to below - 1."""
+    return int.from_bytes(chance(seed, 4), "big") % below
+
+
+def program(data, at, new, tear, seed):
+    """Program bytes `new` at `at`, as far as `tear` lets it."""
+    size = len(new)
+    if tear == "before":
+        return
+    if tear == "prefix":
+        size = number(seed, size)
+    old = data[at : at + size]
+    if tear in ("bits", "almost", "garbage"):
+        held = int.from_bytes(old, "big")
+        result = held & int.from_bytes(new, "big")
+        if tear == "garbage":
+            # As many bytes as were meant up to a place, then one in which anything may have happened, and half of the rest.
+            place = number(seed, size)
+            noise = b"\xff" * place + chance(seed + "n", size - place)
+            done = bytes(new[:place]) + b"\xff" * (size - place)
+            result = held & int.from_bytes(done, "big") & int.from_bytes(noise, "big")
+        else:
+            left = int.from_bytes(chance(seed, size), "big")
+            if tear == "almost":
+                left = 1 << number(seed, 8 * size)
+            result |= held & left
+        data[at : at + size] = result.to_bytes(size, "big")
+        return
+    if old != b"\xff" * size:
+        new = (int.from_bytes(old, "big") & int.from_bytes(bytes(new[:size]), "big")).to_bytes(size, "big")
+    data[at : at + size] = new[:size]
+
+
+def erase(data, at, tear, seed):
+    """Erase the block at `at`, as far as `tear` lets it."""
+    size = BLOCK
+    if tear == "before":
+        return
+    if tear == "half":
+        size = BLOCK // 2
+    elif tear == "prefix":
+        size = number(seed, BLOCK)
+    elif tear in ("sliver", "bits"):
+        # An erase that is stopped leaves single bits at 0: half of them, or the 4.5 % that were measured at once.
+        stay = int.from_bytes(chance(seed, size), "big")
+        if tear == "sliver":
+            for part in "bcd":
+                stay &= int.from_bytes(chance(seed + part, size), "big")
+            stay &= int.from_bytes(chance(seed + "e", size), "big") | int.from_bytes(chance(seed + "f", size), "big")
+        held = int.from_bytes(data[at : at + size], "big")
+        full = (1 << (8 * size)) - 1
+        data[at : at + size] = (held | (full ^ stay)).to_bytes(size, "big")
+        return
+    data[at : at + size] = b"\xff" * size
+
+
+def apply(data, operation, tear="after", seed=""):
+    """Do a logged operation (place, bytes or None for an erase, ...)."""
+    if operation[1] is None:
+        erase(data, operation[0], tear, seed)
+    else:
+        program(data, operation[0], operation[1], tear, seed)
+
+
+def tears(operation):
+    """All ways in which it may be interrupted."""
+    return ERASE_TEARS if operation[1] is None else PROGRAM_TEARS
+
+
+class Flash:
+    """data: bytearray, a whole number of blocks. log: None, or a list that gets (place, bytes or None, mark()).
+
+    At operation `fault_at` (from 0) `fault` happens: a tear, after which the flash is dead, or one of FAULTS. With
+    `stuck` that fault stays.
+    """
+
+    def __init__(self, data, mark=None):
+        self.data = data
+        self.view = memoryview(data)
+        self.mark = mark
+        self.log = None
+        self.count = 0
+        self.fault_at = -1
+        self.fault = ""
+        self.seed = ""
+        self.stuck = False
+        self.dead = False
+
+    def readblocks(self, block, buffer, offset=0):
+        if self.dead:
+            return -5
+        at = block * BLOCK + offset
+        buffer[:] = self.view[at : at + len(buffer)]
+        return 0
+
+    def writeblocks(self, block, buffer, offset=0):
+        return self._do(block * BLOCK + offset, buffer)
+
+    def ioctl(self, operation, argument):
+        if operation == 4:
+            return len(self.data) // BLOCK
+        if operation == 5:
+            return BLOCK
+        if operation == 6:
+            return self._do(argument * BLOCK, None)
+        return 0
+
+    def _do(self, at, buffer):
+        if self.dead:
+            return -5
+        count = self.count
+        self.count += 1
+        if self.log is not None:
+            self.log.append((at, buffer if buffer is None else bytes(buffer), self.mark and self.mark()))
+        if count == self.fault_at or (self.stuck and 0 <= self.fault_at < count):
+            if self.fault not in FAULTS:
+                apply(self.data, (at, buffer), self.fault, self.seed)
+                self.dead = True
+                return -5
+            answer, done = FAULTS[self.fault]
+            if not done:
+                return answer
+        else:
+            answer = 0
+        if buffer is None:
+            erase(self.data, at, "after", "")
+        else:
+            program(self.data, at, buffer, "after", "")
+        return answer

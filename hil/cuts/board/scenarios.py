@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is cut: each scenario brings a device from its factory state to an outcome, and knows what must hold meanwhile.
+
+The letters (a) to (g) in messages are those of the oracle in docs/cuts.md.
+"""
+
+import binascii
+import hashlib
+import json
+import os
+
+from edgeagent import compat
+from edgeagent.identity import Identity
+from edgeagent.jobs import config as config_job
+from edgeagent.jobs import ota
+from edgeagent.jobs import trust as trust_job
+from edgeagent.ota import manifest, trial, verify
+from hil.cuts.board.device import FACTS, Problem, sign
+
+BLOCK = 4096
+assert config_job and trust_job
+
+APP = 'VERSION = "%s"\nfrom hil.cuts.board import device\nfrom lib.part import PART\n\n\ndef main():\n    device.application(%s)\n'
+CRASH = "def main():\n    raise RuntimeError('broken')\n"
+
+
+def app(version, size=0):
+    """An application's main file: starts the agent if its other file is of the same version."""
+    text = APP % (version, 'VERSION if PART == VERSION else "mixed"')
+    return pad(text, size)
+
+
+def part(version, size=0):
+    return pad('PART = "%s"\n' % version, size)
+
+
+def pad(text, size):
+    """`text` as bytes, filled up with a comment that differs from block to block."""
+    line = 0
+    while len(text) < size:
+        text += "# %d\n" % (line * 7919)
+        line += 1
+    return (text[:size] if size else text).encode()
+
+
+def write(path, data):
+    compat.make_dirs(path[: path.rfind("/")])
+    with open(path, "wb") as f:
+        f.write(data)
+        compat.sync_file(f)
+
+
+def contents(folder):
+    """{relative path: bytes} of all files below a folder."""
+    found = {}
+    for name in os.listdir(folder):
+        path = folder + "/" + name
+        if compat.is_dir(path):
+            for inner, data in contents(path).items():
+                found[name + "/" + inner] = data
+        else:
+            with open(path, "rb") as f:
+                found[name] = f.read()
+    return found
+
+
+def hexed(data):
+    return binascii.hexlify(data).decode()
+
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+
+def envelope(text, keys):
+    parts = [manifest.MAGIC, len(text).to_bytes(2, "big"), text, bytes([len(keys)])]
+    for public in keys:
+        signature = sign(public, sha(text))
+        parts.append(sha(public)[:8] + bytes([1]) + len(signature).to_bytes(2, "big") + signature)
+    return b"".join(parts)
+
+
+def public_key(n):
+    return sha(b"x%d" % n) + sha(b"y%d" % n)
+
+
+def trust(version, keys, floor=0):
+    listed = [{"id": hexed(sha(key)[:8]), "algorithm": "ecdsa-p256", "public": hexed(key)} for key in keys]
+    return {"version": version, "threshold": 1, "keys": listed, "security_version_floor": floor}
+
+
+def known_names(root):
+    """Files that are not litter, and the unfinished copies of records, which the next write of the record replaces."""
+    names = ["agent.json", "trust.json", "trust.json.bak", "state/job.json"]
+    names += ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json")]
+    return names + [name + ".new" for name in names]
+
+
+class Scenario:
+    """A job on a device that runs version 1.0.0 from slot a."""
+
+    old = {"app.py": app("1.0.0", 900), "lib/part.py": part("1.0.0"), "lib/old.py": b"gone = 1\n"}
+    records = ("state/job.json", "slots/state.json", "slots/state.bak", "slots/a.json", "slots/b.json")
+    blocks = 40
+    wanted = "SUCCEEDED"
+    document: "object" = None
+
+    def factory(self, root):
+        for name, data in self.old.items():
+            write(root + "/slots/a/" + name, data)
+        write(root + "/trust.json", json.dumps(trust(1, [public_key(1)])).encode())
+        compat.make_dirs(root + "/state")
+
+    def register(self, agent):
+        """Give the agent its handlers, if the built-in ones are not to be used."""
+
+    def power_on(self, device):
+        """All power-ons to the outcome; False if the power went before."""
+        return device.converge()
+
+    def running(self, device):
+        """(b) Which version the slot that was booted holds, byte for byte."""
+        if device.ran == "bare" or not trial.Running.slot:
+            return device.fail("(a) no application runs: " + device.ran)
+        found = contents(device.root + "/slots/" + trial.Running.slot)
+        for version, files in self.versions().items():
+            if found == files:
+                if version != device.ran:
+                    device.fail("(b) the files of %s, but %s runs" % (version, device.ran))
+                return version
+        return device.fail("(b) mixed: %s" % sorted([(name, len(found[name])) for name in found]))
+
+    def versions(self):
+        return {"1.0.0": self.old}
+
+    def booted(self, device):
+        """At every boot, as soon as an application or the bare agent runs."""
+        self.running(device)
+        floor = self.floor(device)
+        if floor < device.world["floor"]:
+            device.fail("(f) security floor %d after %d" % (floor, device.world["floor"]))
+        device.world.set(floor=floor)
+
+    def floor(self, device):
+        return trial.status(device.root + "/slots")["floor"]
+
+    def reported(self, device, details):
+        """A terminal status has reached the service."""
+        status = device.world["status"]
+        if status != "SUCCEEDED" and not device.world["reason"]:
+            device.fail("(e) %s without a reason" % status)
+        self.true(device, details)
+
+    def true(self, device, details):
+        """(e) What was reported is so."""
+
+    def end(self, device, strict):
+        """After the outcome. strict: nothing has happened that may make the job end otherwise than `wanted`."""
+        world = device.world
+        if world["reports"] != 1:
+            raise Problem("(e) %d terminal reports" % world["reports"])
+        if strict and world["status"] != self.wanted:
+            raise Problem("(e) %s: %s" % (world["status"], world["reason"]))
+        self.true(device, {})
+        self.litter(device)
+        if device.problem:
+            raise Problem(device.problem)
+
+    def litter(self, device):
+        """(g) Only what belongs there is left."""
+        names = known_names(device.root)
+        for name in contents(device.root):
+            if name not in names and name[:8] not in ("slots/a/", "slots/b/"):
+                raise Problem("(g) left over: " + name)
+
+
+class Update(Scenario):
+    """An update of the application, by the job."""
+
+    new = {"app.py": app("2.0.0", 1100), "lib/part.py": part("2.0.0"), "lib/new.py": b""}
+
+    def __init__(self):
+        files = sorted(self.new.items())
+        self.payload = b"".join([data for _, data in files])
+        pieces = [self.payload[at : at + BLOCK] for at in range(0, len(self.payload), BLOCK)]
+        self.hashes = b"".join([sha(piece) for piece in pieces + [data for _, data in files]])
+        document = {
+            "format": 1,
+            "name": "app",
+            "version": "2.0.0",
+            "security_version": 1,
+            "boards": ["TEST"],
+            "runtime": FACTS["runtime"].split(" ")[0],
+            "expires": None,
+            "files": [[path, len(data)] for path, data in files],
+            "payload": {
+                "size": len(self.payload),
+                "sha256": hexed(sha(self.payload)),
+                "block": BLOCK,
+                "blocks_sha256": hexed(sha(self.hashes)),
+            },
+        }
+        self.envelope = envelope(json.dumps(document).encode(), [public_key(1)])
+        self.parts = (self.envelope, self.hashes, self.payload)
+        sizes = {"envelope": len(self.envelope), "blocks": len(self.hashes), "payload": len(self.payload)}
+        self.document = {"operation": "ota", "stream": "s", "artifact": sizes}
+
+    def versions(self):
+        return {"1.0.0": self.old, "2.0.0": self.new}
+
+    def register(self, agent):
+        async def run(job):
+            return await ota.run(job, self.source)
+
+        agent.handlers.register("ota", run, ota.RESUME)
+
+    async def source(self, job, stream, file, size, sink, first=0, tick=None):
+        """The transfer, without a network."""
+        data = self.parts[file]
+        for block in range(first, (size + BLOCK - 1) // BLOCK):
+            job.agent.device.alive()
+            sink(block, data[block * BLOCK : (block + 1) * BLOCK])
+            if tick:
+                await tick(100 * block * BLOCK // size)
+
+    def floor(self, device):
+        floor = verify.load_trust(device.root + "/trust.json").floor
+        return max(floor, Scenario.floor(self, device))
+
+    def true(self, device, details):
+        """In the end, too: what is on flash then, and what the next boot starts."""
+        status = trial.status(device.root + "/slots")
+        good = device.world["status"] == "SUCCEEDED"
+        state, version, floor = ("confirmed", "2.0.0", 1) if good else ("rolled_back", "1.0.0", 0)
+        if status["state"] not in (state, "" if good else "none"):
+            device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
+        if details.get("version", version) != version:
+            device.fail("(e) %s reported" % details)
+        if self.floor(device) < floor:
+            device.fail("(f) security floor %d" % self.floor(device))
+        if device.ran != version:
+            device.fail("(e) %s, but %s runs" % (device.world["status"], device.ran))
+
+
+class Many(Update):
+    """Files in folders, of all kinds of sizes; one spans blocks, one is unchanged, folders come and go."""
+
+    new = {
+        "app.py": app("2.0.0", 5000),
+        "lib/part.py": part("2.0.0", 300),
+        "lib/new.py": b"",
+        "data/x/one.bin": pad("1", 4096),
+        "data/x/two.bin": pad("2", 33),
+        "data/y/three.bin": pad("3", 2000),
+        "data/four.txt": pad("4", 129),
+        "view/five.txt": pad("5", 700),
+    }
+    blocks = 48
+
+
+class Again(Update):
+    """The other slot holds an older version, with a file that would shadow the new one, and its records."""
+
+    stale = {"app.py": app("0.9.0", 2000), "lib/part.py": part("0.9.0"), "lib/part.mpy": b"M", "stale/a/b.py": b"1"}
+
+    def factory(self, root):
+        Update.factory(self, root)
+        for name, data in self.stale.items():
+            write(root + "/slots/b/" + name, data)
+        document = trial.status(root + "/slots")
+        document.update({"active": "a", "state": "confirmed", "version": "1.0.0", "job": "before/1"})
+        trial.write_sealed(
+            root + "/slots/b.json",
+            {"complete": True, "artifact": "aa", "version": "0.9.0", "security_version": 0, "n": 1},
+        )
+        trial.save(root + "/slots", document)
+
+
+class Rollback(Update):
+    """The new version crashes when it is started."""
+
+    new = {"app.py": CRASH.encode(), "lib/part.py": part("2.0.0")}
+    wanted = "FAILED"
+
+
+class Config(Scenario):
+    """A job changes agent.json."""
+
+    before = {
+        "endpoint": "e",
+        "ca": "ca",
+        "thing_name": "t",
+        "certificate": "c",
+        "key": "k",
+        "keepalive": 60,
+        "attributes": {"site": "a", "hall": "1"},
+    }
+    document = {"operation": "config", "config": {"keepalive": 90, "attributes": {"site": "b"}}, "remove": ["attributes.hall"]}
+
+    def factory(self, root):
+        Scenario.factory(self, root)
+        write(root + "/agent.json", json.dumps(self.before).encode())
+
+    def booted(self, device):
+        Scenario.booted(self, device)
+        self.read(device)
+
+    def read(self, device):
+        """"old" or "new"."""
+        with open(device.root + "/agent.json") as f:
+            text = f.read()
+        try:
+            data = json.loads(text)
+        except ValueError:
+            data = None
+        after = dict(self.before)
+        after["keepalive"] = 90
+        after["attributes"] = {"site": "b"}
+        if data not in (self.before, after):
+            device.fail("(b) agent.json is neither the old nor the new one: " + text)
+        return "old" if data == self.before else "new"
+
+    def true(self, device, details):
+        good = device.world["status"] == "SUCCEEDED"
+        if self.read(device) != ("new" if good else "old"):
+            device.fail("(e) %s, but the %s configuration" % (device.world["status"], self.read(device)))
+
+
+class Trust(Scenario):
+    """A job replaces the keys, over two versions at once; the security floor is 3 and stays."""
+
+    records = (*Scenario.records, "trust.json", "trust.json.bak")
+
+    def __init__(self):
+        chain = []
+        for version in (2, 3):
+            text = json.dumps(trust(version, [public_key(version)])).encode()
+            chain.append(envelope(text, [public_key(version - 1), public_key(version)]))
+        self.document = {
+            "operation": "trust",
+            "envelopes": [binascii.b2a_base64(raw).decode().strip() for raw in chain],
+        }
+
+    def factory(self, root):
+        Scenario.factory(self, root)
+        write(root + "/trust.json", json.dumps(trust(1, [public_key(1)], 3)).encode())
+
+    def floor(self, device):
+        return verify.load_trust(device.root + "/trust.json").floor
+
+    def booted(self, device):
+        Scenario.booted(self, device)
+        self.read(device)
+
+    def read(self, device):
+        found = verify.load_trust(device.root + "/trust.json")
+        key = public_key(found.version)
+        if found.threshold != 1 or found.keys != {sha(key)[:8]: (1, key)} or found.version not in (1, 2, 3):
+            device.fail("(b) trust of version %d has other keys" % found.version)
+        if found.floor != 3:
+            device.fail("(f) security floor %d" % found.floor)
+        # Whoever is told of a version must never see an older one.
+        if found.version < device.world["step"]:
+            device.fail("(f) trust fell from version %d to %d" % (device.world["step"], found.version))
+        device.world.set(step=found.version)
+        return found.version
+
+    def true(self, device, details):
+        if device.world["status"] == "SUCCEEDED" and self.read(device) != 3:
+            device.fail("(e) SUCCEEDED, but trust of version %d" % self.read(device))
+
+
+class Steps(Scenario):
+    """A job of the application that stores how far it is: what it has done once is known, whatever happens."""
+
+    document = {"operation": "count", "until": 6}
+    records = ("state/job.json",)
+
+    def register(self, agent):
+        async def run(job):
+            world = agent.device.world
+            done = job.data.get("done", 0)
+            # What was stored is never lost, and nothing is stored before it was done.
+            if world["step"] - done not in (0, 1) or (done and not job.resumed):
+                agent.device.fail("(d) %d steps stored, %d done" % (done, world["step"]))
+            while done < job.document["until"]:
+                done += 1
+                world.set(step=done)
+                agent.device.alive()
+                job.checkpoint(done=done, note="x" * 50)
+                if done == 3:
+                    job.reset("half way")
+            return {"done": done}
+
+        agent.handlers.register("count", run, True)
+
+    def true(self, device, details):
+        if device.world["status"] == "SUCCEEDED" and device.world["step"] != 6:
+            device.fail("(e) SUCCEEDED after %d steps" % device.world["step"])
+
+
+def pem(kind, n, size):
+    body = binascii.b2a_base64(b"\x30" + sha(b"%s%d" % (kind.encode(), n)) * size).decode().strip()
+    return "-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, body, kind)
+
+
+class Keys(Scenario):
+    """The device's own identity: stored, replaced on trial, confirmed, replaced on trial, given up."""
+
+    records = tuple(["state/identity/%s/thing.json" % slot for slot in "ab"])
+    # Per step: the generation on trial or None, what may be loaded before and after it.
+    plan = ((2, True), (2, "well"), (3, False), (4, True), (4, "refused"))
+
+    def factory(self, root):
+        self.box(root).store("t", pem("CERTIFICATE", 1, 12), pem("KEY", 1, 4))
+
+    def box(self, root):
+        return Identity(root + "/state", False)
+
+    def generation(self, device, paths):
+        """Which certificate and key the device has; they belong together."""
+        if not paths or paths[0] != "t":
+            device.fail("(a) no identity: %s" % (paths,))
+        found = []
+        for path, kind, size in ((paths[1], "CERTIFICATE", 12), (paths[2], "KEY", 4)):
+            with open(path, "rb") as f:
+                data = f.read()
+            found += [n for n in range(1, 5) if data == b"\x30" + sha(b"%s%d" % (kind.encode(), n)) * size]
+        if len(found) != 2 or found[0] != found[1]:
+            device.fail("(b) certificate and key are of generations %s" % found)
+        return found[0]
+
+    def power_on(self, device):
+        try:
+            while device.world["step"] < len(self.plan):
+                self.life(device)
+                device.alive()
+            self.life(device)
+        except SystemExit:
+            if device.problem:
+                raise Problem(device.problem) from None
+            return False
+        except OSError:
+            if device.flash and device.flash.dead:
+                return False
+            raise
+        return True
+
+    def life(self, device):
+        """One step. An operation that fails is tried again, as its job does."""
+        step = device.world["step"]
+        box = self.box(device.root)
+        allowed = {0: (1, 2), 1: (2,), 2: (2, 3), 3: (3, 4), 4: (4, 3), 5: (3,)}[step]
+        found = self.generation(device, box.load())
+        device.alive()
+        if found not in allowed:
+            # After three boots on trial the one before is used again: the harness is patient, the device is not.
+            if not (step in (1, 4) and device.world["trials"]):
+                device.fail("(d) generation %d in step %d" % (found, step))
+        if step == len(self.plan):
+            return
+        n, how = self.plan[step]
+        for _ in range(3):
+            try:
+                if isinstance(how, bool):
+                    box.store("t", pem("CERTIFICATE", n, 12), pem("KEY", n, 4), how)
+                else:
+                    device.world.set(trials=device.world["trials"] + 1)
+                    self.generation(device, box.start())
+                    box.finish("" if how == "well" else how)
+                break
+            except OSError:
+                device.alive()
+        else:
+            device.fail("(d) cannot be stored")
+        device.alive()
+        device.world.set(step=step + 1)
+
+    def end(self, device, strict):
+        if self.generation(device, self.box(device.root).load()) != 3:
+            raise Problem("(d) ends with the wrong generation")
+        for name in contents(device.root):
+            if name.split("/")[-1] not in ("cert", "key", "thing.json", "thing.json.new", "cert.new", "key.new"):
+                raise Problem("(g) left over: " + name)
+
+
+SCENARIOS = {
+    "update": Update,
+    "many": Many,
+    "again": Again,
+    "rollback": Rollback,
+    "config": Config,
+    "trust": Trust,
+    "steps": Steps,
+    "identity": Keys,
+}
