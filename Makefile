@@ -21,7 +21,7 @@ lint: $(VENV)/.dev-ready
 unit: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-bench: $(VENV)/.demo-ready
+bench: $(VENV)/.dev-ready
 	$(BIN)/python -m bench.agent
 
 fuzz: $(VENV)/.dev-ready

@@ -119,5 +119,9 @@ def write_atomic(path: str, data: "bytes | bytearray | memoryview", private: boo
     with open(temporary, "wb") as f:
         f.write(data)
         sync_file(f)
-    os.rename(temporary, path)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if read_file(path, len(data)) != data:
+            raise  # else a failing flash has done it all the same
     sync_dir(path.rpartition("/")[0])

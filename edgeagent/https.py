@@ -36,7 +36,8 @@ def split(url: "Any") -> "tuple[str, str, int, str]":
 
 def field(head: bytes, name: bytes) -> bytes:
     """The value of a header field (name in lower case), b"" if it is absent."""
-    return (b"\r\n" + head.lower()).partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip()
+    at = (b"\r\n" + head.lower()).find(b"\r\n" + name + b":")
+    return b"" if at < 0 else head[at + len(name) + 1 :].partition(b"\r\n")[0].strip()
 
 
 async def _send(writer: "Any", data: "Any") -> None:
@@ -69,12 +70,14 @@ async def request(
     body: "Any" = None,
     size: int = 0,
     sink: "Any" = None,
+    begin: "Any" = None,
 ) -> "tuple[int, bytes, bytes]":
     """(status, head, text) of the answer to one request on a connection of its own.
 
     ca: path, in the port's form, of the CA certificate that the server's must come from. headers: more of them, each
     ended by CR LF. body: open file of which `size` bytes are sent. sink: function that takes the body of a 2xx answer
-    piece by piece; without one, and for other answers, `text` is its beginning.
+    piece by piece, and may return the seconds to wait before the next; without one, and for other answers, `text` is
+    its beginning. begin: function that is given status and head of a 2xx answer before; what it raises is raised here.
 
     Raises ConfigError for the URL, ProtocolError for an answer that is no HTTP, TransportError.
     """
@@ -98,9 +101,11 @@ async def request(
         length = int(field(found, b"content-length") or (0 if status == 204 else -1))
         if sink and length < 0:
             raise ProtocolError("HTTP: no length")
+        if sink and begin:
+            begin(status, found)
         while length > len(rest) or length < 0:
             if sink:
-                sink(rest)
+                await asyncio.sleep(sink(rest) or 0)
                 length -= len(rest)
                 rest = b""
             elif len(rest) >= _TEXT:

@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import json
 
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any, const, read_file
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.ota import trial
@@ -117,7 +117,6 @@ class _Image:
         except (LookupError, TypeError, ValueError):
             raise JobRejected("afr_ota: %s: missing, wrong or not supported" % member) from None
         self._starts: "tuple[int, ...]" = ()
-        self._digest = hashlib.sha256()
 
     async def open(self) -> None:
         """Find the parts by the envelope's own lengths, and ask for them as `ota` does. Raises UpdateError."""
@@ -141,42 +140,53 @@ class _Image:
         self._job.document = {"stream": self._stream, "artifact": sizes}
 
     async def fetch(
-        self, job: "Any", stream: str, part: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None
+        self, job: "Any", stream: str, part: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None
     ) -> None:
-        """As ota.fetch, for a part of the file: its blocks do not begin where those of the stream do."""
-        start = self._starts[part] + first * _BLOCK
+        """As ota.fetch, for a part of the file: its blocks do not begin where those of the stream do, so they have to
+        come in order.
+        """
+        number = 0
+        while have and number * _BLOCK < size and have[number >> 3] >> (number & 7) & 1:
+            number += 1
+        start = self._starts[part] + number * _BLOCK
         end = self._starts[part + 1]
         held = bytearray()
-        number = [first]
+        following = start // _BLOCK
 
-        def take(at: int, data: "Any") -> None:
+        def take(at: int, data: "Any") -> "Any":
+            nonlocal number, following
+            if at != following:
+                return True
+            following += 1
             at *= _BLOCK
             held.extend(data[max(start - at, 0) : min(end - at, len(data))])
             while len(held) >= _BLOCK or (held and at + len(data) >= end):
-                piece = bytes(held[:_BLOCK])
-                sink(number[0], piece)
-                if part < 2:
-                    self._digest.update(piece)
-                number[0] += 1
+                sink(number, bytes(held[:_BLOCK]))
+                number += 1
                 held[:_BLOCK] = b""
+            return False
 
         # Up to the end of the part, in whole blocks of the stream.
         until = min((end + _BLOCK - 1) // _BLOCK * _BLOCK, self.size)
-        await ota.fetch(job, stream, self._file, until, take, start // _BLOCK, tick)
+        before = (1 << following) - 1
+        known = bytearray(before.to_bytes(until // _BLOCK // 8 + 1, "little"))
+        await ota.fetch(job, stream, self._file, until, take, known, tick)
 
     async def approve(self, folder: str, manifest: "Any") -> None:
         """Before the new version may run. Raises UpdateError "signature" unless a trusted key signed the file."""
         from edgeagent.ota import verify
 
-        for entry in manifest.files:
-            with open(folder + "/" + entry[0], "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
+        root = self._job.agent.port.slots_dir
+        whole = hashlib.sha256((read_file(root + ota.ENVELOPE, 8192) or b"").partition(b"\n")[2])
+        for path in [root + ota.HASHES] + [folder + "/" + entry[0] for entry in manifest.files]:
+            with open(path, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
                 while True:
                     data = f.read(512)
                     if not data:
                         break
-                    self._digest.update(data)
+                    whole.update(data)
                     await asyncio.sleep(0)
-        digest = self._digest.digest()
+        digest = whole.digest()
         for algorithm, public in verify.load_trust(self._job.agent.config.trust).keys.values():
             if algorithm == self._algorithm and await verify.verify(algorithm, public, digest, self._signed):
                 return

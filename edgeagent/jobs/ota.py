@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Job operation "ota": update the application over MQTT streams, prove the new version, or go back and say why.
+"""Job operation "ota": update the application, prove the new version, or go back and say why.
 
-Document: {"operation": "ota", "stream": ID, "artifact": {"envelope": bytes, "blocks": bytes, "payload": bytes}}.
+Document: {"operation": "ota", "stream": ID, "artifact": {"envelope": bytes, "blocks": bytes, "payload": bytes}}, and
+optionally "form": "json" (of the stream's messages, for a service without CBOR), "rate": bytes a second at most, and
+instead of "stream" "urls": {"envelope": URL, "blocks": URL, "payload": URL} or "url": URL of the three one after the
+other, all https.
 The slots' state, not this job's journal, is the truth about what happened. It names the execution it belongs to, so
 `run` may be called again after a cut anywhere and goes on from there:
 
@@ -15,12 +18,17 @@ The slots' state, not this job's journal, is the truth about what happened. It n
 
 import asyncio
 
-from edgeagent.compat import Any, exc_text
+from edgeagent.compat import Any, exc_text, exists, make_dirs, read_file, remove_tree, sync_file, write_atomic
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.registry import unload
 from edgeagent.ota import trial
 
 RESUME = True
+# Below the slots while a download is going on, so that a reset does not cost more than a block: the envelope, after the
+# execution it was fetched for, and the list of hashes, which is known by its own.
+ENVELOPE = "/envelope"
+HASHES = "/hashes"
+_PARTS = ("envelope", "blocks", "payload")
 
 
 async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[str, Any]":
@@ -54,34 +62,44 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
     Does not return if all goes well. Phases follow each other, and what a phase brought into memory is dropped after
     it: a board has no room for all at once.
     """
-    stream = job.document.get("stream")
-    if type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream:
+    document = job.document
+    stream = document.get("stream", "")
+    web = document.get("urls") or document.get("url")
+    if not web and (type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream):
         raise JobRejected("stream: must be the id of a stream")
+    rate = document.get("rate", 0)
+    if type(rate) is not int or rate < 0 or document.get("form", "cbor") not in ("cbor", "json"):
+        raise JobRejected("rate, form: must be bytes a second, cbor or json")
     sizes: "list[int]" = []
-    for member in ("envelope", "blocks", "payload"):
+    for member in _PARTS:
         try:
-            size = job.document["artifact"][member]
+            size = document["artifact"][member]
+            if web and (web if type(web) is str else web[member])[:8] != "https://":
+                size = 0
         except (LookupError, TypeError):
             size = 0
         # The envelope is 4096 bytes at most; the manifest in it says what the others have to be.
         if type(size) is not int or size < 1 or (size > 4096 and not sizes):
-            raise JobRejected("artifact.%s: must be a number of bytes" % member)
+            raise JobRejected("artifact.%s: must be a number of bytes, and urls https" % member)
         sizes.append(size)
 
     agent = job.agent
+    listed: "Any" = None
     try:
-        raw = bytearray()
-
-        def keep(number: int, data: bytes) -> None:
-            raw.extend(data)
-
-        if "trust" in job.document:
+        if "trust" in document:
             from edgeagent.jobs.trust import rotate
 
-            await rotate(agent, job.document["trust"])
+            await rotate(agent, document["trust"])
             del rotate
-        await source(job, stream, 0, sizes[0], keep)
-        unload(["edgeagent.ota.transfer"])
+        make_dirs(root)
+        name = own.encode() + b"\n"
+        raw: "Any" = read_file(root + ENVELOPE, 8192) or b""
+        if raw[: len(name)] == name:
+            raw = raw[len(name) :]
+        else:
+            raw = bytearray()
+            await source(job, stream, 0, sizes[0], lambda _, data: raw.extend(data))
+            write_atomic(root + ENVELOPE, name + raw)
         from edgeagent.ota import verify
 
         trust = verify.load_trust(agent.config.trust)
@@ -90,9 +108,9 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         facts.update(agent.facts())
         verify.check(manifest, facts, agent.version, max(trust.floor, trial.status(root)["floor"]))
         del trust, verify
-        raw = bytearray()
+        raw = None
         unload(["edgeagent.p256", "edgeagent.jobs.trust"])
-        unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])
+        unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest", "transfer")])
         if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
             raise UpdateError("size", "not the artifact's")
         from edgeagent.ota.slots import Slots
@@ -100,28 +118,56 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
 
         slots = Slots(root)
         folder = slots.prepare(artifact)
-        await source(job, stream, 1, sizes[1], keep)
-        writer = Writer(folder, manifest, raw)
+        writer: "Any" = None
+
+        def keep(at: int, data: bytes) -> None:
+            listed.seek(at * 4096)
+            listed.write(data)
+
+        for tries in (1, 0):
+            # What is there may be of another artifact, or a part.
+            if not tries or not exists(root + HASHES):
+                with open(root + HASHES, "wb") as listed:  # noqa: ASYNC230  no other kind of file on boards
+                    await source(job, stream, 1, sizes[1], keep)
+                    sync_file(listed)
+            listed = open(root + HASHES, "rb")  # noqa: ASYNC230, SIM115
+            try:
+                writer = Writer(folder, manifest, listed)
+                break
+            except UpdateError:
+                listed.close()
+                if not tries:
+                    raise
 
         def tick(percent: int) -> Any:
             return job.progress(percent, step="download", version=manifest.version)
 
         try:
-            first = await writer.resume()
-            missing = manifest.size - first * 4096
+            await writer.resume()
+            missing = manifest.size
+            for bits in writer.have:
+                missing -= 4096 * bin(bits).count("1")
             if missing > slots.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - slots.free()))
-            await source(job, stream, 2, manifest.size, writer.block, first, tick)
+            await source(job, stream, 2, manifest.size, writer.block, writer.have, tick)
             await writer.finish()
             if approve:
                 await approve(folder, manifest)
         finally:
             writer.close()
         slots.complete(artifact, manifest.version, manifest.security_version)
+    except UpdateError:
+        remove_tree(root + ENVELOPE)
+        raise
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
+    finally:
+        if listed:
+            listed.close()
     await job.progress(100, step="restart", version=manifest.version)
     slots.activate(manifest.version, own, agent.config.confirm_within, agent.version)
+    for name in (ENVELOPE, HASHES):
+        remove_tree(root + name)
     try:
         job.reset("update")
     except Exception as error:
@@ -130,13 +176,27 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         raise
 
 
-async def fetch(job: "Any", stream: str, file: int, size: int, sink: "Any", first: int = 0, tick: "Any" = None) -> None:
-    """As Fetcher.fetch, for one file of the stream; nothing of the transfer is left in use afterwards."""
+async def fetch(job: "Any", stream: str, file: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None) -> None:
+    """As Fetcher.fetch, for one part of the artifact; nothing of the transfer is left in use afterwards."""
+    document = job.document
+    rate = document.get("rate", 0)
+    web = document.get("urls") or document.get("url")
+    if web:
+        from edgeagent.ota.ranges import fetch as get
+
+        start = 0
+        if type(web) is not str:
+            web = web[_PARTS[file]]
+        else:
+            for part in _PARTS[:file]:
+                start += document["artifact"][part]
+        await get(job.agent, web, start, size, sink, have, tick, rate)
+        return
     from edgeagent.ota.transfer import Fetcher
 
-    fetcher = Fetcher(job.agent, stream)
+    fetcher = Fetcher(job.agent, stream, document.get("form", "cbor"), rate)
     try:
-        await fetcher.fetch(file, size, sink, first, tick)
+        await fetcher.fetch(file, size, sink, have, tick)
     finally:
         await fetcher.close()
 

@@ -33,7 +33,7 @@ async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
         if type(envelopes) is not list or not chain:
             raise ValueError
     except (ValueError, TypeError):
-        raise JobRejected("envelopes: must be a list of base64 texts") from None
+        raise JobRejected("envelopes: no list of base64") from None
     for raw in chain:
         text, signatures = manifest.parse_envelope(raw)
         try:
@@ -50,7 +50,7 @@ async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
             new.floor = max(new.floor, trust.floor, trial.status(agent.port.slots_dir)["floor"])
             _store(path, new)
             trust = new
-    if (new.version, new.threshold) != (trust.version, trust.threshold) or new.keys != trust.keys:
+    if (new.version, new.threshold, new.keys) != (trust.version, trust.threshold, trust.keys):
         raise UpdateError("trust-version", "%d, here %d" % (new.version, trust.version))
     return {"version": trust.version, "keys": ", ".join([binascii.hexlify(key).decode() for key in trust.keys])}
 

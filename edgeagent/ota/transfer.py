@@ -48,11 +48,12 @@ class Fetcher:
         self._event = asyncio.Event()
         self._error: "Exception | None" = None
         self._file = self._size = self._left = self._bytes = 0
+        self._passed = 0  # blocks that came before the first of `_asked`
         self._asked: "list[int]" = []
         self._window = 4
         self._best = self._trip = self._probed = 0  # ms of the shortest and of the latest round trip; when it began
         self._probe = -1  # block whose coming ends a round trip
-        self._lost = False
+        self._lost = self._fresh = False
         self._have: Any = None
         self._sink: Any = None
 
@@ -90,9 +91,10 @@ class Fetcher:
                     await asyncio.wait_for(self._event.wait(), limit)
                 except asyncio.TimeoutError:
                     if self._left == before:
-                        self._detach()
-                    self._forget()
-                    self._lost = True
+                        if failures:
+                            self._detach()
+                        self._forget()
+                        self._lost = True
                 except TransportError as error:
                     problem = str(error)
                     self._detach()  # the session may be a new one without our subscription
@@ -116,7 +118,7 @@ class Fetcher:
                     failures += 1
                     problem = "file %d block %d: %s" % (file, base, problem)
                     waited = 0
-                    await asyncio.sleep(failures * self.POLL_S)
+                    await asyncio.sleep((failures - 1) * self.POLL_S)
                     while failures > 6 or not (self._agent.client and self._agent.client.connected):
                         if failures > 6 or waited > self.OUTAGE_S:
                             raise UpdateError("transfer", problem)
@@ -146,13 +148,12 @@ class Fetcher:
             await client.subscribe(filters)
         if self._lost:
             self._window -= self._window // 2
-        elif self._trip:
+        elif self._fresh:
             grown = self._window + 1 + self._window // 4
             if self._trip > 2 * self._best + _QUEUE_MS:
                 grown = self._window - self._window // 4
             self._window = min(grown, self.WINDOW)
-            self._trip = 0
-        self._lost = False
+        self._lost = self._fresh = False
         self._event.clear()
         asked = self._asked
         while len(asked) <= self._window // 2:
@@ -187,6 +188,7 @@ class Fetcher:
     def _forget(self) -> None:
         """Nothing that was asked for is expected any more."""
         self._asked.clear()
+        self._passed = 0
         self._probe = -1
         self._since = clock.ticks()  # of the bytes that `rate` is about
         self._bytes = 0
@@ -228,6 +230,7 @@ class Fetcher:
                 # Long member names appear too (aws-iot-protocol.md 10.2).
                 code = body.get("o") or body.get("code")
                 self._asked.clear()
+                self._lost = True
                 # A passing error: no block came, so this counts as a failed try.
                 if code not in ("InternalError", "InternalException", "ThrottlingException"):
                     raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
@@ -241,28 +244,22 @@ class Fetcher:
                 self._probe = -1
                 self._trip = clock.elapsed_ms(self._probed) + 1
                 self._best = min(self._best or self._trip, self._trip)
+                self._fresh = True
             asked = self._asked
             if number in asked:
-                at = asked.index(number)
-                del asked[at]
-                if at > _LATE:
-                    del asked[: at - _LATE]
+                self._passed += 1
+                if asked[0] == number:
+                    self._passed = 0
+                asked.remove(number)
+                if self._passed > _LATE:
+                    del asked[0]
+                    self._passed = 0
                     self._lost = True
             if self._has(number):
                 return
             data: Any = body.get("p")
             if start:
-                data = memoryview(payload)
-                if not isinstance(payload, bytearray) or payload.find(b"\\") >= 0:  # JSON may write / as \/
-                    data = binascii.a2b_base64(data[start:end])
-                else:
-                    got = 0
-                    while start < end:  # on boards the bytes replace the head of the packet, 1024 characters at a time
-                        piece = binascii.a2b_base64(data[start : min(start + 1024, end)])
-                        data[got : got + len(piece)] = piece
-                        got += len(piece)
-                        start += 1024
-                    data = data[:got]
+                data = binascii.a2b_base64(memoryview(payload)[start:end])  # passes over the \ of \/
             if len(data) != size:
                 raise UpdateError("size", "file %d block %d" % (self._file, number))
             if self._sink(number, data):

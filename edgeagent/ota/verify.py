@@ -132,22 +132,21 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manife
     return info, binascii.hexlify(hashlib.sha256(text).digest()).decode()
 
 
-def _order(text: "Any") -> "list[int] | None":
-    """[2, 1] of "2.1.0", "2.1.0-rc1" and "micropython 2.1": the numbers of a version. None for other texts."""
-    try:
-        numbers = [int(part) for part in str(text).split(" ")[-1].split("-")[0].split("+")[0].split(".")]
-    except ValueError:
-        return None
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return numbers
+def _before(one: "Any", two: "Any") -> "bool | None":
+    """True if version `one` is before `two`, by the numbers of "2.1.0", "2.1.0-rc1" or "micropython 2.1".
 
-
-def _older(one: "Any", two: "Any") -> bool:
-    """True if version `one` is before `two`; versions without an order are not."""
-    first = _order(one)
-    second = _order(two)
-    return first is not None and second is not None and first < second
+    None if one of them is another text: such versions have no order.
+    """
+    both: "list[list[int]]" = []
+    for text in (one, two):
+        try:
+            numbers = [int(part) for part in str(text).split(" ")[-1].split("-")[0].split("+")[0].split(".")]
+        except ValueError:
+            return None
+        while numbers and not numbers[-1]:
+            numbers.pop()
+        both.append(numbers)
+    return both[0] < both[1]
 
 
 def _made_for(boards: "list[str]", facts: "dict[str, Any]") -> bool:
@@ -183,7 +182,7 @@ def check(
     missing = ""
     for name, value in (info.requires or {}).items():
         have = facts.get(name)
-        if value != have and (_order(value) is None or _order(have) is None or _older(have, value)):
+        if value != have and _before(have, value) is not False:
             missing = "%s %s, here %s" % (name, value, have)
     # Going back by permission: the floor stays where it is all the same.
     allowed = running in (info.downgrade or ())
@@ -196,7 +195,7 @@ def check(
         ("expired", late(info.expires), info.expires),
         ("security-version", info.security_version < floor and not allowed, info.security_version),
         ("same-version", info.version == running, running),
-        ("downgrade", _older(info.version, running) and not allowed, info.version),
+        ("downgrade", _before(info.version, running) and not allowed, info.version),
     )
     for code, bad, value in rules:
         if bad:

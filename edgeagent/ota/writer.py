@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verified blocks into the files of a slot: each block is checked against the signed hash list before it is written.
 
-A block may span files. Every SYNC_BLOCKS blocks the open file is synced, so that a reset costs at most that much
-download; `resume` finds out from the slot itself what is there, by the same hashes, and needs no journal.
+Blocks come in any order and may span files. What was written is synced block by block, so that a reset costs the block
+under way and no other; `resume` finds out from the slot itself what is there, by the same hashes, and needs no journal.
+(A sync makes littlefs begin a new flash block: one more erase for each 4 KiB, for nothing that is downloaded twice.)
 """
 
 import asyncio
 import hashlib
+import io
 import os
 
 from edgeagent import compat
@@ -14,44 +16,61 @@ from edgeagent.compat import const
 from edgeagent.errors import UpdateError
 
 _BLOCK = const(4096)  # LIMITS.BLOCK; a number here is smaller than a name
-SYNC_BLOCKS = 8  # 32 KiB; a littlefs sync copies the last, half-filled flash block, so not at every block
 
 
 class Writer:
-    """Fills `folder` with the files of a manifest."""
+    """Fills `folder` with the files of a manifest. have: bytearray, a bit for each block that is on flash (after
+    `resume`); as Fetcher.fetch takes it.
+    """
 
-    def __init__(self, folder: str, manifest: "compat.Any", hashes: "bytes | bytearray") -> None:
-        """hashes: 32 bytes for each block, then for each file, not yet trusted. Gives `manifest` those of its files.
+    def __init__(self, folder: str, manifest: "compat.Any", hashes: "compat.Any") -> None:
+        """hashes: open file (or bytes) of 32 bytes for each block, then for each file, not yet trusted. On boards it is
+        too large for the heap, and of a file the part that is needed is read.
 
         Raises UpdateError "bundle" if they are not the signed ones.
         """
-        at = 32 * manifest.blocks
-        if len(hashes) != at + 32 * len(manifest.files) or hashlib.sha256(hashes).digest() != manifest.blocks_sha256:
+        if not hasattr(hashes, "seek"):
+            hashes = io.BytesIO(hashes)
+        whole = hashlib.sha256()
+        left = 32 * (manifest.blocks + len(manifest.files))
+        while left >= 0:  # one byte more would be read too
+            part = hashes.read(512)
+            left -= len(part)
+            if not part:
+                break
+            whole.update(part)
+        if left or whole.digest() != manifest.blocks_sha256:
             raise UpdateError("bundle", "the hash list is of another artifact")
-        for entry in manifest.files:
-            entry[2] = bytes(hashes[at : at + 32])
-            at += 32
         self._folder = folder + "/"
         self._manifest = manifest
         self._hashes = hashes
-        self._index = 0  # of the file that the next byte belongs to
-        self._offset = 0  # of the next byte in that file
         self._file: "compat.Any" = None
-        self._good = 0  # blocks that were found on flash
+        self._name = ""  # of the open file
+        self.have = bytearray((manifest.blocks + 7) // 8)
+
+    def _matches(self, digest: "compat.Any", number: int) -> bool:
+        self._hashes.seek(32 * number)
+        return bool(digest.digest() == self._hashes.read(32))
 
     async def resume(self) -> int:
-        """Number of the first block to fetch: all before it are on flash and match their hashes. Yields per block.
+        """Find out which blocks are on flash: `have`. Returns the first that is not. Yields per block.
 
         What does not belong to the artifact is deleted: an application that ran from here may have left files, and a
         stale module would shadow a new one.
         """
         self._tidy(self._folder)
-        try:
-            await self._read_back()
-        except UpdateError:
-            pass
-        self._seek(self._good)
-        return self._good
+        for name, size, _, _ in self._manifest.files:
+            path = self._folder + name
+            if compat.exists(path) and os.stat(path)[6] > size:
+                os.unlink(path)
+            if not size:
+                self._open(name)
+        self.close()
+        await self._read_back(False)
+        number = 0
+        while number < self._manifest.blocks and self.have[number >> 3] >> (number & 7) & 1:
+            number += 1
+        return number
 
     def _tidy(self, folder: str) -> None:
         for name in os.listdir(folder):
@@ -64,102 +83,97 @@ class Writer:
             elif compat.is_dir(path):
                 self._tidy(path + "/")
 
-    async def _read_back(self) -> None:
-        """Hash what is on flash: each block, each file and the whole. Sets `_good`.
+    async def _read_back(self, strict: bool = True) -> None:
+        """Hash what is on flash, block by block, into `have`; if `strict` each file and the whole too.
 
-        Raises UpdateError "file-hash" naming the first file that is not what was signed, OSError.
+        Raises UpdateError "file-hash" naming the first file that is not what was signed if `strict`, OSError.
         """
         view = memoryview(bytearray(512))
         whole = hashlib.sha256()
         block = hashlib.sha256()
-        left = self._manifest.size
-        room = min(_BLOCK, left)  # until the end of the block
-        self._good = 0
-        for name, size, digest, mode in self._manifest.files:
+        manifest = self._manifest
+        rest = manifest.size
+        room = min(_BLOCK, rest)  # until the end of the block
+        number = index = 0
+        good = True  # nothing of the block is missing
+        for name, left, _, mode in manifest.files:
             path = self._folder + name
-            bad = UpdateError("file-hash", name)
-            if not compat.exists(path) or os.stat(path)[6] > size:
-                raise bad
             one = hashlib.sha256()
-            with open(path, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
-                while True:
-                    part = view[: f.readinto(view[:room])]
-                    if not part:
-                        break
-                    for sha256 in (one, block, whole):
-                        sha256.update(part)
-                    left -= len(part)
-                    room -= len(part)
+            there = compat.exists(path)
+            f = there and open(path, "rb")  # noqa: ASYNC230, SIM115  no other kind of file on boards
+            try:
+                while left:
+                    count = min(left, room, 512)
+                    part = view[: f.readinto(view[:count]) if f else 0]
+                    if part:
+                        count = len(part)
+                        block.update(part)
+                        if strict:
+                            one.update(part)
+                            whole.update(part)
+                    else:
+                        good = False
+                    left -= count
+                    rest -= count
+                    room -= count
                     if not room:
-                        if not self._matches(block, self._good):
-                            raise bad
-                        self._good += 1
+                        good = good and self._matches(block, number)
+                        if good:
+                            self.have[number >> 3] |= 1 << (number & 7)
+                        elif strict:
+                            raise UpdateError("file-hash", name)
+                        number += 1
                         block = hashlib.sha256()
-                        room = min(_BLOCK, left)
+                        room = min(_BLOCK, rest)
+                        good = True
                         await asyncio.sleep(0)
-            if one.digest() != digest:
-                raise bad
-            if mode is not None and not compat.MICROPYTHON:
-                os.chmod(path, mode)
-            compat.sync_dir(path[: path.rfind("/")])
-        if whole.digest() != self._manifest.sha256:
+                if strict:
+                    if not there or not self._matches(one, manifest.blocks + index):
+                        raise UpdateError("file-hash", name)
+                    if mode is not None and not compat.MICROPYTHON:
+                        os.chmod(path, mode)
+                    compat.sync_dir(path[: path.rfind("/")])
+            finally:
+                if f:
+                    f.close()
+            index += 1
+        if strict and whole.digest() != manifest.sha256:
             raise UpdateError("file-hash", "payload")
 
-    def _matches(self, block: "compat.Any", number: int) -> bool:
-        return bool(block.digest() == self._hashes[32 * number : 32 * number + 32])
-
-    def _seek(self, number: int) -> None:
-        """The next byte is the first one of block `number`."""
-        position = min(number * _BLOCK, self._manifest.size)
-        self._index = 0
-        while position > self._manifest.files[self._index][1]:
-            position -= self._manifest.files[self._index][1]
-            self._index += 1
-        self._offset = position
-
     def block(self, number: int, data: "bytes | memoryview") -> None:
-        """Verify block `number` (they must come in order) and write it. Raises UpdateError "block-hash", OSError."""
+        """Verify block `number` and write it. Raises UpdateError "block-hash", OSError; it may come again then."""
         if not self._matches(hashlib.sha256(data), number):
             raise UpdateError("block-hash", "block %d" % number)
         view = memoryview(data)
+        at = number * _BLOCK
         try:
-            while len(view):
-                part = view[: self._open()]
-                self._file.write(part)
-                self._offset += len(part)
-                view = view[len(part) :]
-        except Exception:
-            # Out of memory or space: the same block may come again, and then starts where this one did.
-            self.close()
-            self._seek(number)
-            raise
-        if number % SYNC_BLOCKS == SYNC_BLOCKS - 1:
+            for name, size, _, _ in self._manifest.files:
+                if at < size and view:
+                    part = view[: size - at]
+                    self._open(name)
+                    self._file.seek(at)
+                    self._file.write(part)
+                    at += len(part)
+                    view = view[len(part) :]
+                at -= size
             compat.sync_file(self._file)
-
-    def _open(self) -> int:
-        """Open the file of the next byte; full and empty ones on the way are closed. Returns how much it still takes.
-
-        0 if all are complete.
-        """
-        files = self._manifest.files
-        while self._index < len(files):
-            name, size = files[self._index][:2]
-            if self._file is None:
-                path = self._folder + name
-                compat.make_dirs(path[: path.rfind("/")])
-                self._file = open(path, "r+b" if self._offset else "wb")
-                self._file.seek(self._offset)
-            if self._offset < size:
-                return int(size - self._offset)
+        except Exception:
             self.close()
-            self._index += 1
-            self._offset = 0
-        return 0
+            raise
+
+    def _open(self, name: str) -> None:
+        if name != self._name:
+            self.close()
+            path = self._folder + name
+            compat.make_dirs(path[: path.rfind("/")])
+            self._file = open(path, "r+b" if compat.exists(path) else "wb")
+            self._name = name
 
     def close(self) -> None:
         """Close the open file, keeping what was written. Raises OSError."""
         f = self._file
         self._file = None
+        self._name = ""
         if f:
             try:
                 compat.sync_file(f)
@@ -171,6 +185,5 @@ class Writer:
 
         Raises UpdateError "file-hash" naming the file, OSError. Yields per block.
         """
-        if self._open():
-            raise UpdateError("file-hash", self._manifest.files[self._index][0])
+        self.close()
         await self._read_back()

@@ -151,7 +151,7 @@ def _publish(args: argparse.Namespace) -> None:
 
     artifact = Artifact.read(args.artifact)
     document = publishing.publish(
-        artifact, client.connect(args, "s3"), client.connect(args, "iot"), args.bucket, args.role
+        artifact, client.connect(args, "s3"), client.connect(args, "iot"), args.bucket, args.role, args.https
     )
     # For machines with room for more facts; for people just what `edgefleet job create --document` takes.
     output.print_json({"stream": document["stream"], "document": document} if args.json else document)
@@ -235,3 +235,6 @@ def add_commands(subparsers: Any) -> None:
     publish.add_argument("artifact", type=Path)
     publish.add_argument("--bucket", default=publishing.BUCKET)
     publish.add_argument("--role", default=publishing.ROLE)
+    publish.add_argument(
+        "--https", action="store_true", help="devices fetch over HTTPS, by presigned URLs, not over MQTT"
+    )

@@ -81,9 +81,10 @@ class LmsKey:
             raise InputError(f"{self._ledger}: is missing; without it a leaf could be used twice") from None
 
     def _count(self, ledger: bytes) -> int:
-        header, *lines = ledger.split(b"\n")
-        if header + b"\n" != _header(self.public):
+        header = _header(self.public)
+        if not ledger.startswith(header):
             raise InputError(f"{self._ledger}: is not the ledger of this key")
+        lines = ledger[len(header) :].split(b"\n")
         for leaf, line in enumerate(lines):
             whole = leaf < len(lines) - 1  # what follows the last line end was cut short, if there is anything
             if whole and not (line.startswith(b"%d " % leaf) or line.endswith(b" cut")):

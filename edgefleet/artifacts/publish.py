@@ -11,6 +11,7 @@ from edgefleet.artifacts.build import Artifact, sha256
 
 BUCKET = "edgeagent-artifacts"
 ROLE = "arn:aws:iam::000000000000:role/edgeagent-streams"
+PARTS = ("envelope", "blocks", "payload")
 
 
 def stream_id(artifact: Artifact) -> str:
@@ -19,26 +20,34 @@ def stream_id(artifact: Artifact) -> str:
     return f"{name}-{sha256(artifact.envelope)[:12]}"
 
 
-def publish(artifact: Artifact, s3: Any, iot: Any, bucket: str = BUCKET, role: str = ROLE) -> dict[str, Any]:
+def publish(
+    artifact: Artifact, s3: Any, iot: Any, bucket: str = BUCKET, role: str = ROLE, https: bool = False
+) -> dict[str, Any]:
     """Upload and create the stream, unless it exists. Returns the job document that installs the artifact.
 
-    s3, iot: boto3 clients. role: the role by which AWS reads the bucket; edgefleet ignores it. Publishing again after a
+    s3, iot: boto3 clients. role: the role by which AWS reads the bucket; edgefleet ignores it. https: devices fetch by
+    presigned URLs, which the Jobs service puts in for each of them, instead of from the stream. Publishing again after a
     failure half-way is safe: objects never change, since the digest is in
     their names.
     """
     identity = stream_id(artifact)
+    document = job_document(artifact)
+    if https:
+        # Path style: buckets may have dots in their names, which no certificate covers.
+        base = f"https://s3.{s3.meta.region_name}.amazonaws.com/{bucket}/{identity}"
+        document["urls"] = {part: f"${{aws:iot:s3-presigned-url:{base}/{part}}}" for part in PARTS}
     with contextlib.suppress(iot.exceptions.ResourceNotFoundException):
         iot.describe_stream(streamId=identity)
-        return job_document(artifact)  # devices may be reading it: an object put again is another object to them
+        return document  # devices may be reading it: an object put again is another object to them
     parts = (artifact.envelope, artifact.blocks, artifact.payload)
     files = []
-    for number, (part, data) in enumerate(zip(("envelope", "blocks", "payload"), parts, strict=True)):
+    for number, (part, data) in enumerate(zip(PARTS, parts, strict=True)):
         key = f"{identity}/{part}"
         s3.put_object(Bucket=bucket, Key=key, Body=data)
         files.append({"fileId": number, "s3Location": {"bucket": bucket, "key": key}})
     with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
         iot.create_stream(streamId=identity, files=files, roleArn=role)
-    return job_document(artifact)
+    return document
 
 
 def job_document(artifact: Artifact) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgefleet import client
+from edgefleet.artifacts.publish import ROLE
 from edgefleet.commands import output
 from edgefleet.errors import InputError
+from edgefleet.jobs.documents import has_placeholder
 
 _POLL_S = 0.5
 _DOCUMENT_BYTES = 32 * 1024  # section 17: of a job document
@@ -41,6 +43,7 @@ def add_commands(subparsers: Any) -> None:
     create.add_argument(
         "--timeout-minutes", type=int, metavar="N", help="give an execution up N minutes after its start"
     )
+    create.add_argument("--role", default=ROLE, metavar="ARN", help="by which AWS presigns the document's URLs, if any")
     create.set_defaults(run=_create)
 
     watch = commands.add_parser("watch", help="follow a job until it is over")
@@ -61,6 +64,8 @@ def _create(args: argparse.Namespace) -> int:
         "targets": [target(iot, text) for text in dict.fromkeys(args.target)],
         "document": document,
     }
+    if has_placeholder(document):
+        arguments["presignedUrlConfig"] = {"roleArn": args.role, "expiresInSec": 3600}
     if args.description:
         arguments["description"] = args.description
     if args.continuous:

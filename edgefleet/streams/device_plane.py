@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams over MQTT: `$aws/things/{thing}/streams/{stream}/…` (aws-iot-protocol.md sections 10.1, 10.2).
 
-JSON only so far; a request in CBOR is answered in JSON on the rejected topic of its own format.
+A request is answered in its own format, JSON or CBOR.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgefleet import payload
 from edgefleet.artifacts.objects import Objects
 from edgefleet.messages import Request
 from edgefleet.store import Tx
-from edgefleet.streams import blocks, records
+from edgefleet.streams import blocks, cbor, records
 from edgefleet.streams.blocks import StreamError
 
 MAX_DEPTH = 8
@@ -35,20 +35,18 @@ class StreamsPlane:
         base, stream_id, verb, form = found.groups()
         head: dict[str, Any] = {}
         try:
-            if form != "json":
-                raise StreamError("InvalidTopic", f"streams are not served as {form} here, only as json")
-            body = _object(request.payload)
+            body = _FORMS[form](request.payload)
             token = blocks.token(body)
             if token is not None:
                 head["c"] = token
             stream = records.stream(tx, stream_id)
             if verb == "describe":
-                tx.reply(f"{base}/description/json", {**head, **self._describe(tx, stream_id, stream)})
+                _reply(tx, f"{base}/description/{form}", {**head, **self._describe(tx, stream_id, stream)})
             else:
                 for block in self._get(tx, stream_id, stream, body):
-                    tx.reply(f"{base}/data/json", {**head, **block})
+                    _reply(tx, f"{base}/data/{form}", {**head, **block})
         except StreamError as error:
-            tx.reply(f"{base}/rejected/{form}", {"o": error.code, "m": error.message, **head})
+            _reply(tx, f"{base}/rejected/{form}", {"o": error.code, "m": error.message, **head})
         return True
 
     @staticmethod
@@ -74,9 +72,21 @@ class StreamsPlane:
         numbers = blocks.select(request, file.size)
         data = records.read(self._objects, file, request.block, numbers)
         return [
-            {"f": request.file, "l": len(piece), "i": number, "p": base64.b64encode(piece).decode()}
+            {"f": request.file, "l": len(piece), "i": number, "p": piece}
             for number, piece in zip(numbers, data, strict=True)
         ]
+
+
+def _reply(tx: Tx, topic: str, body: dict[str, Any]) -> None:
+    """In the format that the topic names; a block is a byte string in CBOR and base64 in JSON."""
+    if topic.endswith("/cbor"):
+        tx.reply(topic, cbor.encode(body))
+    else:
+        tx.reply(topic, {name: _base64(value) if isinstance(value, bytes) else value for name, value in body.items()})
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _unknown(stream_id: str) -> StreamError:
@@ -94,3 +104,14 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise StreamError("InvalidJson", "the payload is not a JSON object")
     return body
+
+
+def _map(data: bytes) -> dict[str, Any]:
+    """As `_object`, of CBOR."""
+    try:
+        return cbor.decode(data) if data else {}
+    except cbor.CborError as error:
+        raise StreamError("InvalidCbor", str(error)) from None
+
+
+_FORMS = {"json": _object, "cbor": _map}

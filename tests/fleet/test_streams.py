@@ -7,6 +7,7 @@ import base64
 import json
 import random
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from edgefleet.artifacts.objects import Objects
 from edgefleet.errors import ApiError
 from edgefleet.messages import Request
 from edgefleet.store import Store
-from edgefleet.streams import blocks
+from edgefleet.streams import blocks, cbor
 from edgefleet.streams.blocks import GetRequest, StreamError
 from edgefleet.streams.device_plane import StreamsPlane
 from edgefleet.streams.operations import StreamOperations
@@ -211,3 +212,88 @@ def test_a_selection_is_wanted_bounded_and_inside_the_file(block, offset, count,
     if bitmap is not None:
         bits = int.from_bytes(bitmap, "little")
         assert all(bits >> (number - offset) & 1 for number in chosen)
+
+
+def ask_cbor(world, body):
+    """[(topic below the prefix, answer)], through an encoder and decoder of others."""
+    answers = []
+    with world.store.transaction() as tx:
+        payload = body if isinstance(body, bytes) else cbor2.dumps(body)
+        assert world.plane.handle(tx, Request(f"{PREFIX}/get/cbor", payload, "t1", "c"))
+    for message in tx.outgoing:
+        answers.append((message.topic[len(PREFIX) + 1 :], cbor2.loads(message.payload)))
+    return answers
+
+
+def test_cbor_blocks_are_byte_strings(world):
+    answers = ask_cbor(world, {"c": "x", "f": 0, "l": 4096, "o": 1, "n": 8})
+    assert answers == [
+        ("data/cbor", {"c": "x", "f": 0, "l": 4096, "i": 1, "p": DATA[4096:8192]}),
+        ("data/cbor", {"c": "x", "f": 0, "l": 1808, "i": 2, "p": DATA[8192:]}),
+    ]
+
+
+def test_the_request_of_the_embedded_client_in_cbor(world):
+    # MQ== as the bitmap and one block: section 10.3.
+    answers = ask_cbor(world, {"c": "rdy", "f": 0, "l": 4096, "o": 1, "b": b"MQ==", "n": 1})
+    assert [answer["i"] for _, answer in answers] == [1]
+
+
+def test_a_description_in_cbor(world):
+    with world.store.transaction() as tx:
+        world.plane.handle(tx, Request(f"{PREFIX}/describe/cbor", cbor2.dumps({"c": "x"}), "t1", "c"))
+    ((message),) = tx.outgoing
+    assert message.topic.endswith("/description/cbor")
+    assert cbor2.loads(message.payload) == {"c": "x", "s": 1, "d": "fw", "r": [{"f": 0, "z": 10000}]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff",
+        b"\x80",
+        b"\xa1",
+        b"\xa1\x61",
+        b"\xa1\x01\x01",
+        b"\xa2\x61c\x61x\x61c\x61y",
+        b"\xa1\x61c\xc0\x61x",
+        b"\xa1\x61c\x81\x01",
+        b"\xa1\x61c\x5f\x41x\xff",
+        b"\xa1\x61c\xfb" + bytes(8),
+        b"\xa1\x61c\x61\xff",
+        b"\xa1\x61c\x7b" + b"\xff" * 8,
+        b"\xbb" + b"\xff" * 8,
+        b"\xbf\x61c\x61x",
+        b"\xa1\x61c\x1c",
+        b"\xa0\x00",
+    ],
+)
+def test_cbor_that_is_no_message_is_rejected(world, data):
+    ((topic, answer),) = ask_cbor(world, data)
+    assert (topic, answer["o"]) == ("rejected/cbor", "InvalidCbor")
+
+
+def test_a_map_without_a_length_is_understood(world):
+    ((_, answer), *_) = ask_cbor(world, b"\xbf\x61f\x00\x61l\x19\x10\x00\xff")
+    assert answer["p"] == DATA[:4096]
+
+
+MESSAGES = st.dictionaries(
+    st.text(max_size=30), st.integers(0, 2**64 - 1) | st.text(max_size=300) | st.binary(max_size=70000), max_size=64
+)
+
+
+@given(MESSAGES)
+def test_cbor_of_ours_and_of_others_agree(body):
+    assert cbor2.loads(cbor.encode(body)) == body
+    assert cbor.decode(cbor2.dumps(body)) == body
+    assert cbor.encode(body) == cbor2.dumps(body)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_read_as_cbor_is_what_others_read(data):
+    try:
+        body = cbor.decode(data)
+    except cbor.CborError:
+        return
+    assert cbor2.loads(data) == body

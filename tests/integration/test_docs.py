@@ -16,7 +16,12 @@ from edgefleet.cli import parser as fleet_parser
 from examples.demo.processes import BIN, FleetManager
 from tests.support import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "boards").glob("*/README.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "boards").glob("*/README.md")),
+]
 COMMAND = re.compile(r"(?:^|[`$]\s*|\s|/)(edgefleet|edgeagent) ((?:[a-z-]+ )?[^`\n]*)")
 
 
@@ -32,7 +37,9 @@ def printed_commands() -> list[tuple[str, str, str]]:
             match = COMMAND.search(line.split("  #")[0])
             if match and "…" not in line and "|" not in match[2] and match[2].strip():
                 arguments = match[2].split(" > ")[0].split(", then")[0].strip()
-                if re.match(r"(up|things|search|job|device|artifact|run|status|doctor|provision)\b", arguments):
+                if re.match(
+                    r"(up|things|search|job|diagnostics|device|artifact|run|status|doctor|provision)\b", arguments
+                ):
                     found.append((document.name, match[1], arguments))
     return found
 

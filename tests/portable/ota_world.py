@@ -14,6 +14,51 @@ from edgeagent.errors import TransportError
 from tests.portable.ota_support import FACTS
 
 
+def cbor(value):
+    """A flat map as CBOR, in the shortest form (RFC 8949, 3)."""
+    if isinstance(value, dict):
+        return b"".join([head(5, len(value))] + [cbor(name) + cbor(value[name]) for name in value])
+    if isinstance(value, str):
+        return head(3, len(value)) + value.encode()
+    if isinstance(value, int):
+        return head(0, value)
+    if value is None:
+        return b"\xf6"
+    return head(2, len(value)) + bytes(value)
+
+
+def head(kind, value):
+    if value < 24:
+        return bytes([kind << 5 | value])
+    for code, size in ((24, 1), (25, 2), (26, 4)):
+        if value < 1 << 8 * size:
+            return bytes([kind << 5 | code]) + value.to_bytes(size, "big")
+    raise ValueError(value)
+
+
+def uncbor(data):
+    """What the agent asks, from CBOR: a map of texts and whole numbers."""
+    items = []
+    at = 1
+    if data[0] >> 5 != 5:
+        raise ValueError("not a map")
+    if data[0] & 31 > 23:
+        at += 1 << (data[0] & 31) - 24
+    while at < len(data):
+        kind, value = data[at] >> 5, data[at] & 31
+        at += 1
+        if value > 23:
+            size = 1 << value - 24
+            value = int.from_bytes(data[at : at + size], "big")
+            at += size
+        if kind == 3:
+            items.append(data[at : at + value].decode())
+            at += value
+        else:
+            items.append(value)
+    return dict([(items[n], items[n + 1]) for n in range(0, len(items) - 1) if n % 2 == 0])
+
+
 class Service:
     def __init__(self, files):
         self.files = files
@@ -35,6 +80,7 @@ class Service:
         self.drop_after = None  # data messages until the link is lost
         self.stays_down = False
         self.encode = lambda message: json.dumps(message).encode()
+        self.encode_cbor = cbor
         self.limit = None  # data messages until the service falls silent and sets `reached`
         self.reached = None
         self._queue = []
@@ -85,11 +131,12 @@ class Service:
         while True:
             while self._queue:
                 topic, payload = self._queue.pop(0)
-                await self._answer(topic, json.loads(payload))
+                form = topic[topic.rfind("/") + 1 :]
+                await self._answer(topic, uncbor(payload) if form == "cbor" else json.loads(payload), form)
             self._wake.clear()
             await self._wake.wait()
 
-    async def _answer(self, topic, request):
+    async def _answer(self, topic, request, form):
         base = topic[: topic.rfind("/get/")]
         self.requests.append(request)
         if self.mute:
@@ -99,7 +146,7 @@ class Service:
             body.setdefault("c", request["c"])
             if self.reject_once:
                 self.reject = None
-            self.deliver(base + "/rejected/json", json.dumps(body).encode())
+            self.deliver(base + "/rejected/" + form, cbor(body) if form == "cbor" else json.dumps(body).encode())
             if body["c"] == request["c"]:
                 return
         data = self.files[request["f"]]
@@ -108,7 +155,7 @@ class Service:
         for number in self.order(blocks) if self.order else blocks:
             part = data[number * size : (number + 1) * size]
             body = {"c": request["c"], "f": request["f"], "l": len(part), "i": number}
-            body["p"] = binascii.b2a_base64(part).decode().strip()
+            body["p"] = part if form == "cbor" else binascii.b2a_base64(part).decode().strip()
             for message in self.wrap(body) if self.wrap else [body]:
                 if self.drop_after is not None:
                     if self.drop_after == 0:
@@ -120,7 +167,8 @@ class Service:
                     return None
                 self.sent += 1
                 self.bytes += len(part) if request["f"] == 2 else 0
-                self.deliver(base + "/data/json", self.raw or self.encode(message))
+                encode = self.encode_cbor if form == "cbor" else self.encode
+                self.deliver(base + "/data/" + form, encode(message) if self.raw is None else self.raw)
                 await asyncio.sleep(0)
         return None
 

@@ -127,7 +127,7 @@ class KeyCompromise(Case):
         self.stopped("signature")
         self.serve(*Artifact(FILES).seal((fresh,)).parts())
         self.document["trust"] = chain
-        self.reset(document=self.document)
+        self.reset(document=self.document, execution=2)
 
 
 class Rollback(Case):
@@ -140,7 +140,7 @@ class Rollback(Case):
         self.serve(*Artifact(FILES, version="0.9.0", downgrade=["1.1.0"], expires=later).parts())
         self.stopped("downgrade")
         self.serve(*Artifact(FILES, version="0.9.0", downgrade=["1.0.0"], expires=later).parts())
-        self.reset(document=self.document)
+        self.reset(document=self.document, execution=2)
 
     def test_a_release_with_a_lower_security_version(self):
         self.install(Artifact(FILES, security_version=3), 1)
@@ -205,9 +205,9 @@ class PartialBundle(Case):
         self.serve(*self.artifact.parts())
         answer = self.service._answer
 
-        async def refuse_payload(topic, request):
+        async def refuse_payload(topic, request, form):
             self.service.reject = {"o": "ResourceNotFound", "m": "file"} if request["f"] == 2 else None
-            await answer(topic, request)
+            await answer(topic, request, form)
 
         self.service._answer = refuse_payload
         self.stopped("stream", written=True)
@@ -247,7 +247,7 @@ class MixedBundle(Case):
 class EndlessData(Case):
     def test_a_job_that_announces_more_than_the_manifest(self):
         parts = self.artifact.parts()
-        self.serve(parts[0], parts[1], parts[2] + bytes(100 * BLOCK))
+        self.serve(parts[0], parts[1], parts[2] + bytes(3 * BLOCK))
         self.stopped("size")
 
     def test_an_envelope_without_end(self):
@@ -277,7 +277,7 @@ class EndlessData(Case):
             return [extra, body, extra]
 
         self.service.wrap = more
-        self.reset(document=self.document)
+        self.reset(document=self.document, execution=2)
         self.assertEqual(contents(self.root + "/b"), dict(FILES))
 
 
@@ -296,7 +296,7 @@ class WrongImage(Case):
         self.stopped("board")
         self.serve(*Artifact(FILES, boards=["TEST@2-"]).parts())
         self.agent.config.device_configuration = {"hardware": "2"}
-        self.reset(document=self.document)
+        self.reset(document=self.document, execution=2)
 
     def test_an_artifact_for_another_runtime(self):
         self.serve(*Artifact(FILES, runtime="cpython" if RUNTIME == "micropython" else "micropython").parts())
@@ -312,9 +312,9 @@ class WrongImage(Case):
         self.stopped("board")
 
     def test_something_that_is_no_artifact_at_all(self):
-        for raw in (b"\xe9" + bytes(200), b"{}", bytes(4096)):
+        for execution, raw in enumerate((b"\xe9" + bytes(200), b"{}", bytes(4096))):
             self.serve(raw, self.artifact.blocks, self.artifact.payload)
-            self.stopped("envelope")
+            self.stopped("envelope", execution=execution)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from edgeagent.jobs import afr_ota
 from edgeagent.ota import trial
 from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, contents, pattern, sha, trust
 from tests.portable.ota_world import Job, Service
+from tests.portable.signers import RsaKey
 from tests.portable.test_ota_handler import Case
 
 FILES = [("app.py", b"VERSION = 2"), ("data.bin", pattern(3 * BLOCK + 77))]
@@ -188,6 +189,38 @@ class Update(Case):
         for body in (None, 7, [], {}):
             with self.assertRaises(JobRejected):
                 self.run_job(document={"afr_ota": body})
+
+    def test_rsa_code_signing_by_a_key_of_the_trust_file(self):
+        key = RsaKey()
+        with open(self.root + "/trust.json", "w") as f:
+            json.dump(trust((KEY, key)), f)
+        self.reset(document=self.rsa(key.sign))
+        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+
+    def rsa(self, sign):
+        """The document as AWS makes it with an RSA signing profile: one signature, under its own name."""
+        made = document(self.artifact)
+        entry = made["afr_ota"]["files"][0]
+        del entry["sig-sha256-ecdsa"]
+        signature = sign(sha(b"".join(self.artifact.parts())))
+        entry["sig-sha256-rsa"] = binascii.b2a_base64(signature).decode().strip()
+        return made
+
+    def test_rsa_code_signing_of_a_stranger_or_of_another_file_is_refused(self):
+        key = RsaKey()
+        self.refused("signature", document=self.rsa(key.sign))  # not in the trust file
+        with open(self.root + "/trust.json", "w") as f:
+            json.dump(trust((KEY, key)), f)
+        self.boot("1.0.0")
+        self.refused("signature", document=self.rsa(lambda digest: key.sign(sha(b"other"))))
+        self.boot("1.0.0")
+        self.refused("signature", document=self.rsa(KEY.sign))  # ECDSA under the name of RSA
+        self.untouched()
+        for value in (7, None):
+            made = self.rsa(key.sign)
+            made["afr_ota"]["files"][0]["sig-sha256-rsa"] = value
+            with self.assertRaises(JobRejected):
+                self.run_job(document=made)
 
     def test_versions_that_are_no_three_numbers_have_no_packed_form(self):
         self.assertEqual(afr_ota._packed("1.2.3"), "0x1020003")

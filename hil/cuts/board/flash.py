@@ -8,9 +8,11 @@ import hashlib
 
 BLOCK = 4096
 
-# How an operation may be interrupted. In all but `after` the power is gone before it has ended.
+# How an operation may be interrupted. In all but `after` the power is gone before it has ended. One kind of operation
+# takes a name of the other kind for its own nearest.
 PROGRAM_TEARS = ("before", "prefix", "bits", "garbage", "almost", "after")
 ERASE_TEARS = ("before", "half", "sliver", "prefix", "bits", "after")
+TEARS = ("before", "prefix", "bits", "garbage", "almost", "half", "sliver", "after")
 # What else may become of one: the device lives on. Values: what the driver returns, and whether it was done all the same.
 FAULTS = {
     "eio": (-5, False),
@@ -39,10 +41,10 @@ def program(data, at, new, tear, seed):
     size = len(new)
     if tear == "before":
         return
-    if tear == "prefix":
+    if tear in ("prefix", "half"):
         size = number(seed, size)
     old = data[at : at + size]
-    if tear in ("bits", "almost", "garbage"):
+    if tear in ("bits", "almost", "sliver", "garbage"):
         held = int.from_bytes(old, "big")
         result = held & int.from_bytes(new, "big")
         if tear == "garbage":
@@ -53,7 +55,7 @@ def program(data, at, new, tear, seed):
             result = held & int.from_bytes(done, "big") & int.from_bytes(noise, "big")
         else:
             left = int.from_bytes(chance(seed, size), "big")
-            if tear == "almost":
+            if tear in ("almost", "sliver"):
                 left = 1 << number(seed, 8 * size)
             result |= held & left
         data[at : at + size] = result.to_bytes(size, "big")
@@ -70,12 +72,12 @@ def erase(data, at, tear, seed):
         return
     if tear == "half":
         size = BLOCK // 2
-    elif tear == "prefix":
+    elif tear in ("prefix", "garbage"):
         size = number(seed, BLOCK)
-    elif tear in ("sliver", "bits"):
+    elif tear in ("sliver", "almost", "bits"):
         # An erase that is stopped leaves single bits at 0: half of them, or the 4.5 % that were measured at once.
         stay = int.from_bytes(chance(seed, size), "big")
-        if tear == "sliver":
+        if tear != "bits":
             for part in "bcd":
                 stay &= int.from_bytes(chance(seed + part, size), "big")
             stay &= int.from_bytes(chance(seed + "e", size), "big") | int.from_bytes(chance(seed + "f", size), "big")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of an object over HTTPS, by ranges (RFC 9110, 14): presigned URLs of S3, and servers that are less capable.
+
+A request is for at most PART blocks: boards have room for one TLS session, so MQTT pauses meanwhile, and comes up in
+between to report and to hear of a cancelled job.
+"""
+
+import asyncio
+import gc
+
+from edgeagent import clock, https
+from edgeagent.compat import MICROPYTHON, Any, const
+from edgeagent.errors import ProtocolError, TransportError, UpdateError
+
+PART = 256  # blocks of one request, 1 MiB
+_BLOCK = const(4096)
+_OUTAGE_S = const(3600)
+_PAUSE_S = const(600)  # of MQTT, for at most so long
+_MOST = const(25165824)  # bytes of an object: as of a stream
+_TRIES = const(7)  # in a row without a block, each once there is a link
+
+
+async def fetch(
+    agent: Any, url: str, start: int, size: int, sink: Any, have: Any = None, tick: Any = None, rate: int = 0
+) -> None:
+    """Give the blocks of `size` bytes from `start` of the object at `url` to `sink`; as Fetcher.fetch.
+
+    Raises ConfigError for the URL, UpdateError "transfer", and what the sink raises.
+    """
+    total = (size + _BLOCK - 1) // _BLOCK
+    have = have or bytearray((total + 7) // 8)
+    config = agent.config
+    held = bytearray(_BLOCK)
+    etag = b""
+    tries = moved = number = end = 0
+    skip = fill = got = 0  # bytes of the body before the block; of the block; of all bodies, for `rate`
+    since = clock.ticks()
+
+    def missing(at: int) -> bool:
+        return not have[at >> 3] >> (at & 7) & 1
+
+    def begin(status: int, head: bytes) -> None:
+        nonlocal etag, skip, end
+        tag = https.field(head, b"etag")
+        if etag and tag != etag:
+            raise UpdateError("transfer", "the object has changed")
+        etag = tag
+        length = int(https.field(head, b"content-length"))
+        if status == 200:
+            # It does not know ranges: read through what is before. The rest comes too, wanted or not.
+            skip, end = first, total
+            if not start + size <= length <= _MOST:
+                raise UpdateError("size", "the object has %d bytes" % length)
+        elif status != 206 or length != last - first or b"bytes %d-%d/" % (first, last - 1) != https.field(
+            head, b"content-range"
+        ).partition(b"/")[0] + b"/":
+            raise UpdateError("transfer", "not the range that was asked for")
+
+    def take(piece: Any) -> float:
+        nonlocal skip, fill, number, got, tries
+        got += len(piece)
+        view = memoryview(piece)[skip:]
+        skip = max(skip - len(piece), 0)
+        while view and number < end:
+            want = min(_BLOCK, size - number * _BLOCK)
+            part = view[: want - fill]
+            held[fill : fill + len(part)] = part
+            fill += len(part)
+            view = view[len(part) :]
+            if fill == want:
+                fill = 0
+                if missing(number):
+                    try:
+                        sink(number, memoryview(held)[:want])
+                    except OSError as error:  # not the link's
+                        raise UpdateError("storage", str(error)) from None
+                    have[number >> 3] |= 1 << (number & 7)
+                    tries = 0
+                number += 1
+        return max(got * 1000 // rate - clock.elapsed_ms(since), 0) / 1000 if rate else 0
+
+    while True:
+        number = fill = skip = 0
+        while number < total and not missing(number):
+            number += 1
+        if number == total:
+            return
+        end = number
+        while end < min(total, number + PART) and missing(end):
+            end += 1
+        first, last = start + number * _BLOCK, start + min(end * _BLOCK, size)
+        before = number
+        headers = "Range: bytes=%d-%d\r\n" % (first, last - 1)
+        if etag[:1] == b'"':  # a weak one says nothing about bytes
+            headers += "If-Range: %s\r\n" % etag.decode()
+        try:
+            await asyncio.wait_for(agent.connected.wait(), _OUTAGE_S)
+            if MICROPYTHON:
+                agent.pause = _PAUSE_S
+                await agent.client.close()
+                gc.collect()
+            status, head, text = await https.request(
+                agent.port, "GET", url, config.https_ca or config.ca, headers, None, 0, take, begin
+            )
+            why = "HTTP %d" % status
+            if status // 100 == 3:
+                moved += 1
+                url = https.field(head, b"location").decode()
+                if moved > 2 or url[:8] != "https://":
+                    raise UpdateError("transfer", why + ": redirected too often, or not to https")
+            elif status // 100 != 2 and status < 500 and status not in (408, 429):
+                code = text.partition(b"<Code>")[2].partition(b"<")[0][:100].decode()
+                raise UpdateError("transfer", why + " " + code)
+        except asyncio.TimeoutError:
+            raise UpdateError("transfer", "no link") from None
+        except (ProtocolError, TransportError) as error:
+            why = str(error)
+        finally:
+            agent.pause = 0
+        if number > before:
+            since = clock.ticks()
+            got = 0
+            if tick:
+                await tick(100 * number // total)
+        else:
+            tries += 1
+            if tries >= _TRIES:
+                raise UpdateError("transfer", why)
+            await asyncio.sleep(tries)

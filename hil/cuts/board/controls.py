@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Careless strategies that other updaters use. The harness has to find them unsafe, else it proves nothing.
+
+Each does the whole update in the old version; what it then says of itself is as if all had gone well.
+"""
+
+import os
+
+from edgeagent import compat
+from edgeagent.ota import trial
+from edgeagent.ota.slots import Slots
+from hil.cuts.board.scenarios import Update, app, pad, part, write
+
+
+class Careless(Update):
+    old = {"app.py": app("1.0.0", 900), "lib/part.py": part("1.0.0"), "more.bin": pad("1", 3000), "one.bin": b"1"}
+    new = {"app.py": app("2.0.0", 1100), "lib/part.py": part("2.0.0"), "more.bin": pad("2", 3000), "one.bin": b"2"}
+
+    def register(self, agent):
+        async def run(job):
+            root = agent.port.slots_dir
+            if trial.status(root)["job"] != "job/1":
+                self.install(agent.device, root)
+            if trial.status(root)["state"] == "trial":
+                trial.confirm(root)
+            return {"version": "2.0.0"}
+
+        agent.handlers.register("ota", run, True)
+
+    def settle(self, root, active):
+        document = trial.status(root)
+        document.update({"active": active, "state": "confirmed", "version": "2.0.0", "job": "job/1", "floor": 1})
+        trial.save(root, document)
+
+
+class InPlace(Careless):
+    """Overwrites the files of the running version, one by one."""
+
+    def install(self, device, root):
+        for name in sorted(self.new):
+            write(root + "/a/" + name, self.new[name])
+        self.settle(root, "a")
+        device.alive()
+        raise SystemExit("reset")
+
+
+class DeleteThenRename(Careless):
+    """Downloads aside, deletes the running version's folder, then renames the new one in its place."""
+
+    def install(self, device, root):
+        aside = root + "/next"
+        compat.remove_tree(aside)
+        for name in sorted(self.new):
+            write(aside + "/" + name, self.new[name])
+        compat.remove_tree(root + "/a")
+        os.rename(aside, root + "/a")
+        self.settle(root, "a")
+        device.alive()
+        raise SystemExit("reset")
+
+
+class PointerFirst(Careless):
+    """Points to the other slot before its files are there."""
+
+    def install(self, device, root):
+        slots = Slots(root)
+        slots.prepare("aa")
+        self.settle(root, "b")
+        for name in sorted(self.new):
+            write(root + "/b/" + name, self.new[name])
+        device.alive()
+        raise SystemExit("reset")
+
+
+CONTROLS = {"in-place": InPlace, "delete-then-rename": DeleteThenRename, "pointer-first": PointerFirst}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in MicroPython: program.py TASK…, each a line of JSON; prints lines of JSON.
+
+TASK: {"scenario", "kind", "part", "parts", "every", "limit"} or {"replay": id}.
+Lines: {"cases"} now and then; {"bad": id, "problem"}; last {"end": true, "cases", "states", "cuts", "operations"}.
+"""
+
+import json
+import sys
+import time
+
+from hil.cuts.board import controls, device, outbox
+from hil.cuts.board.sweep import Rig
+
+TICK_MS = 300
+
+
+def say(**members):
+    print(json.dumps(members))
+
+
+def rig_of(name):
+    return outbox.Rig(name) if name[:7] == "outbox-" else Rig(name, controls.CONTROLS.get(name))
+
+
+def play(case):
+    name, _, rest = case.partition("/")
+    try:
+        rig_of(name).play(rest)
+    except device.Problem as problem:
+        say(bad=case, problem=str(problem))
+    say(end=True, cases=1, states=1, cuts=0, operations=0)
+
+
+def task(wanted):
+    try:
+        rig = rig_of(wanted["scenario"])
+    except device.Problem as problem:
+        say(bad=wanted["scenario"] + "/clean", problem=str(problem))
+        return say(end=True, cases=1, states=1, cuts=0, operations=0)
+    rig.every = wanted.get("every", False)
+    rig.told = 0
+    rig.next = time.ticks_ms()
+
+    def report(result):
+        while rig.told < len(result.bad):
+            case, problem = result.bad[rig.told]
+            rig.told += 1
+            if rig.told <= 20:
+                say(bad=case, problem=problem)
+        if time.ticks_diff(time.ticks_ms(), rig.next) >= 0:
+            rig.next = time.ticks_add(time.ticks_ms(), TICK_MS)
+            say(cases=result.cases)
+
+    done = rig.sweep(wanted["kind"], wanted["part"], wanted["parts"], report, wanted.get("limit"))
+    say(end=True, cases=done.cases, states=done.states, cuts=done.cuts, operations=len(rig.log), bad_count=len(done.bad))
+
+
+def main():
+    device.prepare()
+    for text in sys.argv[1:]:
+        wanted = json.loads(text)
+        if "replay" in wanted:
+            play(wanted["replay"])
+        else:
+            task(wanted)
+
+
+main()

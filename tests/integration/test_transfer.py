@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How updates get to a board with a 128 KB heap: over MQTT and HTTPS, through bad links, cuts, cancels and dead sources."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from examples.demo.judge import Judge, wait_for
+from examples.demo.processes import FleetManager
+from hil import link_faults
+from tests.integration.rig import Rig
+
+SEED = 20261125
+DATA_BYTES = 200_000
+KILLS = 6
+SESSION_BYTES = 24_000  # TLS handshake, job document, shadow and the rest of a session, and what was under way at a cut
+RATE = 40_000  # bytes a second, where a test needs time in the middle of a download
+
+
+class Link:
+    """The proxy between the board and the broker, in a thread; counts what comes down."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.down = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.proxy = link_faults.LinkFaults(host, port)
+        passing = link_faults._Connection._pass
+
+        async def counted(connection: Any, data: bytes, writer: asyncio.StreamWriter) -> None:
+            if connection is self.proxy._latest and writer.get_extra_info("sockname")[1] == self.port:
+                self.down += len(data)
+            await passing(connection, data, writer)
+
+        link_faults._Connection._pass = counted  # type: ignore[method-assign]
+        self._restore = passing
+        self.port = asyncio.run_coroutine_threadsafe(self.proxy.start(), self._loop).result(10)
+
+    def close(self) -> None:
+        link_faults._Connection._pass = self._restore  # type: ignore[method-assign]
+        asyncio.run_coroutine_threadsafe(self.proxy.stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def link(fleet: FleetManager) -> Iterator[Link]:
+    link = Link(fleet.ready["endpoint"], fleet.ready["mqtt_port"])
+    yield link
+    link.close()
+
+
+@pytest.fixture(scope="module")
+def rig(fleet: FleetManager, judge: Judge, link: Link, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    through = copy.copy(fleet)
+    through.ready = {**fleet.ready, "mqtt_port": link.port}
+    rig = Rig(through, judge, tmp_path_factory.mktemp("rig"), "transfer-board")
+    rig.board.power_on()
+    rig.wait_running("1.0.0")
+    yield rig
+    rig.board.power_off()
+
+
+@pytest.fixture
+def release(rig: Rig, request: pytest.FixtureRequest) -> str:
+    """A newer version, with 200 KB of data."""
+    number = getattr(rig, "releases", 0) + 1
+    rig.releases = number  # type: ignore[attr-defined]
+    version = f"4.0.{number}"
+    rig.add_release(version, random.Random(SEED + number).randbytes(DATA_BYTES))
+    return version
+
+
+def percent(rig: Rig, job: str) -> int:
+    """How far the download is, 0 before it began."""
+    return int(rig.judge.details(job, rig.thing).get("percent") or 0)
+
+
+def wait_downloading(rig: Rig, job: str, least: int) -> None:
+    wait_for(lambda: percent(rig, job) >= least or None, rig.state, 60)
+
+
+def succeeds(rig: Rig, job: str, version: str, seconds: float = 120) -> None:
+    status, details = rig.outcome(job, seconds)
+    assert (status, details.get("version")) == ("SUCCEEDED", version), (details, rig.state())
+    rig.wait_running(version)
+
+
+@pytest.mark.parametrize("form", ["cbor", "json"])
+def test_over_mqtt(rig: Rig, release: str, form: str) -> None:
+    rig.create_job(f"mqtt-{form}", {**rig.publish(release), "form": form})
+    succeeds(rig, f"mqtt-{form}", release)
+
+
+def test_over_https_with_the_urls_that_the_service_puts_in(rig: Rig, release: str) -> None:
+    document = json.loads(
+        rig.fleet.run("artifact", "publish", str(rig.folder / release), "--https", "--json")
+    )["document"]
+    assert set(document["urls"]) == {"envelope", "blocks", "payload"}
+    rig.judge.iot.delete_stream(streamId=document["stream"])  # nobody can have it from there
+    path = rig.folder / "https.json"
+    path.write_text(json.dumps(document))
+    rig.fleet.run("job", "create", "https", "--document", str(path), "--target", f"thing/{rig.thing}")
+    succeeds(rig, "https", release)
+
+
+def test_https_object_that_is_gone_ends_the_job(rig: Rig, release: str) -> None:
+    document = json.loads(
+        rig.fleet.run("artifact", "publish", str(rig.folder / release), "--https", "--json")
+    )["document"]
+    key = f"{document['stream']}/payload"
+    rig.judge.s3.delete_object(Bucket="edgeagent-artifacts", Key=key)
+    path = rig.folder / "gone.json"
+    path.write_text(json.dumps(document))
+    rig.fleet.run("job", "create", "https-gone", "--document", str(path), "--target", f"thing/{rig.thing}")
+    status, details = rig.outcome("https-gone", 60)
+    assert (status, details["reason"]) == ("FAILED", "transfer: HTTP 404 NoSuchKey"), rig.state()
+
+
+def test_kills_at_random_moments_cost_little(rig: Rig, link: Link, release: str) -> None:
+    chance = random.Random(SEED)
+    document = {**rig.publish(release), "rate": RATE}
+    before = link.down
+    rig.create_job("kills", document)
+    for n in range(KILLS):
+        wait_downloading(rig, "kills", 10 * (n + 1))
+        threading.Event().wait(chance.random())  # the moment of the cut is the subject of the test
+        rig.board.kill()
+    succeeds(rig, "kills", release, 180)
+    # 1.06: CBOR, MQTT and TLS around each block.
+    spent = link.down - before
+    assert spent < DATA_BYTES * 1.06 + (KILLS + 3) * SESSION_BYTES, f"seed {SEED}: {spent} bytes"
+
+
+def test_links_that_break_again_and_again(rig: Rig, link: Link, release: str) -> None:
+    places = [random.Random(SEED).randrange(20_000, 60_000) for _ in range(4)]
+    document = rig.publish(release)
+    link.proxy.faults = [link_faults.parse(f"{kind}@down:byte:{place}")
+                         for kind, place in zip(("reset", "close", "garbage"), places, strict=False)]  # fmt: skip
+    link.proxy.bad = len(places)
+    rig.board.kill()  # so that the next sessions are the bad ones
+    rig.create_job("links", document)
+    succeeds(rig, "links", release, 180)
+    link.proxy.faults = []
+    assert len(link.proxy.struck) >= 2
+
+
+def test_stream_deleted_in_the_middle_ends_the_job(rig: Rig, release: str) -> None:
+    running = rig.judge.reported(rig.thing)["firmware"]
+    document = {**rig.publish(release), "rate": RATE}
+    rig.create_job("deleted", document)
+    wait_downloading(rig, "deleted", 20)
+    rig.judge.iot.delete_stream(streamId=document["stream"])
+    status, details = rig.outcome("deleted", 30)
+    assert status == "FAILED", rig.state()
+    assert details["reason"].startswith("stream: ResourceNotFound")
+    rig.wait_running(running)
+
+
+def test_cancelled_download_is_gone_on_with_by_the_next_job(rig: Rig, link: Link, release: str) -> None:
+    running = rig.judge.reported(rig.thing)["firmware"]
+    document = rig.publish(release)
+    rig.create_job("first", {**document, "rate": RATE})
+    wait_downloading(rig, "first", 50)
+    rig.judge.iot.cancel_job(jobId="first", force=True)
+    assert rig.outcome("first")[0] == "CANCELED"
+    rig.wait_running(running)
+    before = link.down
+    rig.create_job("second", document)
+    succeeds(rig, "second", release)
+    assert link.down - before < DATA_BYTES * 0.6 + 2 * SESSION_BYTES

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks over HTTPS: ranges, servers that do not keep to them, and links that break."""
+
+import asyncio
+import unittest
+
+from edgeagent import clock
+from edgeagent.errors import UpdateError
+from edgeagent.ota import ranges
+from tests.portable.ota_support import BLOCK, pattern
+
+SIZE = 20 * BLOCK + 9  # two requests
+URL = "https://objects.example/bucket/key?X-Amz-Signature=Secret"
+
+
+class Config:
+    ca = "ca.der"
+    https_ca = None
+
+
+class Server:
+    """A port and an agent: an HTTP server of one object, of which each connection may misbehave."""
+
+    def __init__(self, data):
+        self.data = data
+        self.config = Config()
+        self.port = self.client = self
+        self.pause = 0
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.requests = []  # (path, {header: value})
+        self.closes = 0
+        # How to misbehave:
+        self.answers = []  # of the next connections: whole answers
+        self.ranges = True
+        self.etag = '"Tag-1"'
+        self.break_after = 0  # bytes of a body, then the connection is lost
+        self.breaks = 0
+        self.change = lambda head: head
+        self.sent = 0
+
+    async def close(self):
+        self.closes += 1
+
+    async def open_stream(self, *arguments):
+        self.arguments = arguments
+        stream = Stream(self)
+        return stream, stream
+
+    def answer(self, request):
+        lines = request.decode().split("\r\n")
+        headers = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        self.requests.append((lines[0].split(" ")[1], headers))
+        if self.answers:
+            return self.answers.pop(0)
+        wanted = headers.get("range", "")[6:]
+        first, _, last = wanted.partition("-")
+        whole = not self.ranges or headers.get("if-range", self.etag) != self.etag
+        body = self.data if whole else self.data[int(first) : int(last) + 1]
+        head = "HTTP/1.1 %s\r\nContent-Length: %d\r\nETag: %s\r\n" % (
+            "200 OK" if whole else "206 Partial Content",
+            len(body),
+            self.etag,
+        )
+        if not whole:
+            head += "Content-Range: bytes %d-%d/%d\r\n" % (int(first), int(first) + len(body) - 1, len(self.data))
+        if self.breaks:
+            self.breaks -= 1
+            body = body[: self.break_after]
+        return self.change(head).encode() + b"\r\n" + body
+
+
+class Stream:
+    def __init__(self, server):
+        self.server = server
+        self.request = b""
+        self.rest = None
+
+    def write(self, data):
+        self.request += bytes(data)
+
+    async def drain(self):
+        pass
+
+    async def read(self, size):
+        await asyncio.sleep(0)
+        if self.rest is None:
+            self.rest = memoryview(self.server.answer(self.request))
+        piece = bytes(self.rest[:size])
+        self.rest = self.rest[size:]
+        self.server.sent += len(piece)
+        return piece
+
+    def close(self):
+        pass
+
+    async def wait_closed(self):
+        pass
+
+
+class Ranges(unittest.TestCase):
+    def setUp(self):
+        self.data = pattern(SIZE)
+        self.part = ranges.PART
+        ranges.PART = 16
+        self.server = Server(self.data)
+        self.got = []
+
+    def tearDown(self):
+        ranges.PART = self.part
+
+    def take(self, number, data):
+        if data != self.data[number * BLOCK : (number + 1) * BLOCK]:
+            raise UpdateError("block-hash", str(number))
+        self.got.append(number)
+
+    def fetch(self, start=0, size=SIZE, have=None, tick=None, rate=0, url=URL):
+        self.got = []
+        asyncio.run(ranges.fetch(self.server, url, start, size, self.take, have, tick, rate))
+
+    def refused(self, code, text="", **case):
+        with self.assertRaises(UpdateError) as caught:
+            self.fetch(**case)
+        self.assertEqual(caught.exception.code, code)
+        self.assertIn(text, str(caught.exception))
+        self.assertTrue("Secret" not in str(caught.exception))
+
+    def asked(self):
+        return [headers.get("range") for _, headers in self.server.requests]
+
+    def test_blocks_come_in_order_by_parts(self):
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
+        self.assertEqual(self.asked(), ["bytes=0-65535", "bytes=65536-%d" % (SIZE - 1)])
+
+    def test_the_server_is_verified_and_the_url_is_sent_as_it_is(self):
+        self.fetch()
+        self.assertEqual(self.server.arguments, ("objects.example", 443, "objects.example", "ca.der", "", ""))
+        self.assertEqual(self.server.requests[0][0], "/bucket/key?X-Amz-Signature=Secret")
+
+    def test_only_missing_blocks_are_asked_for(self):
+        have = bytearray(b"\xff" * 3)
+        have[0] = 0b11100111
+        have[1] = 0
+        self.fetch(have=have)
+        self.assertEqual(self.got, [3, 4] + list(range(8, 16)))
+        self.assertEqual(self.asked(), ["bytes=12288-20479", "bytes=32768-65535"])
+        self.assertEqual(have[0] & have[1], 255)
+
+    def test_a_part_of_a_larger_object(self):
+        self.server.data = b"x" * 777 + self.data + b"more"
+        self.fetch(start=777)
+        self.assertEqual(len(self.got), 21)
+
+    def test_lost_connection_goes_on_after_the_last_whole_block(self):
+        self.server.break_after = 10 * BLOCK + 5
+        self.server.breaks = 1
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
+        self.assertEqual(self.asked()[1], "bytes=40960-%d" % (SIZE - 1))
+        self.assertEqual(self.server.requests[1][1]["if-range"], '"Tag-1"')
+
+    def test_object_that_changes_meanwhile_is_noticed(self):
+        def change(head):
+            self.server.etag = '"Tag-2"'
+            return head
+
+        self.server.change = change
+        self.refused("transfer", "changed")
+        self.assertEqual(len(self.server.requests), 2)
+
+    def test_server_without_ranges_is_read_through(self):
+        self.server.ranges = False
+        have = bytearray(3)
+        have[0] = 0b00000111
+        self.fetch(have=have)
+        self.assertEqual(self.got, list(range(3, 21)))
+        self.assertEqual(len(self.server.requests), 1)
+
+    def test_whole_object_of_another_size_is_refused(self):
+        self.server.ranges = False
+        self.server.data = self.data[:-1]
+        self.refused("size")
+        self.assertEqual(self.got, [])
+
+    def test_object_without_end_is_refused_unread(self):
+        self.server.ranges = False
+        self.server.change = lambda head: head.replace("Length: %d" % SIZE, "Length: 99999999")
+        self.refused("size")
+        self.assertTrue(self.server.sent <= 2048)
+
+    def test_another_range_than_asked_for_is_refused(self):
+        for old, new in (("bytes 0-", "bytes 1-"), ("-65535/", "-1048574/"), ("Content-Range", "X-Range")):
+            self.server.change = lambda head, old=old, new=new: head.replace(old, new)
+            self.refused("transfer", "range")
+            self.assertEqual(self.got, [])
+
+    def test_refusals_end_it_at_once_and_say_why(self):
+        for status in ("403 Forbidden", "404 Not Found", "410 Gone", "416 No"):
+            self.server.requests = []
+            self.server.answers = [("HTTP/1.1 %s\r\n\r\n<Code>NoSuchKey</Code>" % status).encode()]
+            self.refused("transfer", "HTTP %s NoSuchKey" % status[:3])
+            self.assertEqual(len(self.server.requests), 1)
+
+    def test_passing_refusal_is_tried_again(self):
+        self.server.answers = [b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"]
+        self.fetch()
+        self.assertEqual(len(self.got), 21)
+
+    def test_redirects_are_followed_twice_and_only_to_https(self):
+        def to(url):
+            return ("HTTP/1.1 307 Temporary Redirect\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % url).encode()
+
+        self.server.answers = [to("https://Other.example/A"), to("https://other.example/B?Sig=Cc")]
+        self.fetch(size=BLOCK)
+        self.assertEqual(self.server.requests[-1][0], "/B?Sig=Cc")
+        self.server.answers = [to("https://other.example/A")] * 3
+        self.refused("transfer", "redirected")
+        self.server.answers = [to("http://other.example/A")]
+        self.refused("transfer", "redirected")
+
+    def test_full_file_system_is_told(self):
+        def sink(number, data):
+            raise OSError(28)
+
+        self.take = sink
+        self.refused("storage")
+
+    def test_rate_is_kept(self):
+        start = clock.ticks()
+        self.fetch(size=20 * BLOCK, rate=400000)
+        self.assertTrue(190 <= clock.elapsed_ms(start) < 900)
+
+    def test_progress_is_told_after_each_part(self):
+        ticks = []
+
+        async def tick(percent):
+            ticks.append((percent, self.server.pause))
+
+        self.fetch(tick=tick)
+        self.assertEqual(ticks, [(76, 0), (100, 0)])
+
+    def test_silent_death_of_the_server_ends_it_in_bounded_time(self):
+        saved = ranges.asyncio.sleep
+        slept = []
+
+        async def sleep(seconds):
+            slept.append(seconds)
+            await saved(0)
+
+        self.server.answers = [b""] * 20
+        ranges.asyncio.sleep = sleep
+        try:
+            self.refused("transfer")
+        finally:
+            ranges.asyncio.sleep = saved
+        self.assertEqual(len(self.server.requests), 7)
+        self.assertTrue(sum(slept) < 60)
+
+
+if __name__ == "__main__":
+    unittest.main()
