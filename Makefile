@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint unit bench clean fuzz soak model
+.PHONY: demo test lint unit bench bench-ota clean fuzz soak model cuts storms
 
 demo: $(VENV)/.demo-ready
 	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
@@ -24,6 +24,10 @@ unit: $(VENV)/.dev-ready
 bench: $(VENV)/.dev-ready
 	$(BIN)/python -m bench.agent
 
+# Throughput, resumption, flash wear and heap of updates.
+bench-ota: $(VENV)/.dev-ready
+	$(BIN)/python -m bench.ota
+
 fuzz: $(VENV)/.dev-ready
 	$(BIN)/python -m tests.fuzz.mqtt $(FUZZ_ARGS)
 
@@ -34,6 +38,14 @@ soak: $(VENV)/.dev-ready
 # 100,000 schedules of jobs, resets and lost messages; MODEL_ARGS="--seed N -v" replays one.
 model: $(VENV)/.dev-ready
 	$(BIN)/python -m tests.model.jobs --schedules 100000 --jobs 2 $(MODEL_ARGS)
+
+# Every power cut, failing flash and decayed byte of docs/cuts.md; CUTS_ARGS="--replay ID" plays one again.
+cuts: $(VENV)/.dev-ready
+	$(BIN)/python -m hil.cuts --jobs 2 $(CUTS_ARGS)
+
+# A million storms of up to eight cuts in a row.
+storms: $(VENV)/.dev-ready
+	$(BIN)/python -m hil.cuts --storms 1000000 --jobs 2 $(CUTS_ARGS)
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

@@ -333,7 +333,10 @@ class Agent:
             raise await reader
         finally:
             self.connected.clear()
-            if self._presence and client.connected:
-                await client.publish(self._presence, "offline", 0, True)  # DISCONNECT is next, and takes the will back
-            await client.close()
-            reader.cancel()
+            try:
+                if self._presence and client.connected:
+                    # DISCONNECT is next, and takes the will back.
+                    await client.publish(self._presence, "offline", 0, True)
+            finally:
+                await client.close()
+                reader.cancel()

@@ -65,10 +65,12 @@ def is_dir(path: str) -> bool:
 
 
 def make_dirs(path: str) -> None:
-    """Create a folder and its parents; existing ones are fine."""
+    """Create a folder and its parents, and make their names durable; existing ones are fine."""
     if path and not exists(path):
-        make_dirs(path.rpartition("/")[0])
+        parent = path.rpartition("/")[0]
+        make_dirs(parent)
         os.mkdir(path)
+        sync_dir(parent)
 
 
 def remove_tree(path: str) -> None:

@@ -18,7 +18,17 @@ The slots' state, not this job's journal, is the truth about what happened. It n
 
 import asyncio
 
-from edgeagent.compat import Any, exc_text, exists, make_dirs, read_file, remove_tree, sync_file, write_atomic
+from edgeagent.compat import (
+    MICROPYTHON,
+    Any,
+    exc_text,
+    exists,
+    make_dirs,
+    read_file,
+    remove_tree,
+    sync_file,
+    write_atomic,
+)
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.registry import unload
 from edgeagent.ota import trial
@@ -41,12 +51,24 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
     own = "%s/%d" % (job.id, job.execution)
     status = trial.status(root)
     if status["job"] != own:
-        await _install(job, root, own, source or fetch, approve)
+        client = job.agent.client
+        try:
+            if MICROPYTHON and "stream" in job.document:
+                # Room for a packet with a block, taken while the heap has some in one piece.
+                client.spare = bytearray(4096 + 400)
+            await _install(job, root, own, source or fetch, approve)
+        except UpdateError:
+            _tidy(root)
+            raise
+        finally:
+            client.spare = None
     elif status["state"] == "trial":
         if status["boots"]:
             await _prove(job, root, status)
         else:
             job.reset("update")
+    # Only now, in the next boot: whatever fails after the activation must not end the job.
+    _tidy(root)
     status = trial.status(root)
     if status["state"] == "confirmed":
         from edgeagent.jobs import trust
@@ -54,6 +76,15 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
         trust.keep_floor(job.agent.config.trust, status["floor"])
         return {"version": status["version"], "previous": status["previous_version"] or "none"}
     raise UpdateError("rolled-back", status["reason"] or "no restart")
+
+
+def _tidy(root: str) -> None:
+    """The outcome is certain: nothing of the download is needed any more."""
+    for name in (ENVELOPE, HASHES):
+        try:
+            remove_tree(root + name)
+        except OSError:
+            pass  # the next update replaces it
 
 
 async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any") -> None:
@@ -65,7 +96,9 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
     document = job.document
     stream = document.get("stream", "")
     web = document.get("urls") or document.get("url")
-    if not web and (type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream):
+    if not web and (
+        type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream
+    ):
         raise JobRejected("stream: must be the id of a stream")
     rate = document.get("rate", 0)
     if type(rate) is not int or rate < 0 or document.get("form", "cbor") not in ("cbor", "json"):
@@ -130,7 +163,7 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
                 with open(root + HASHES, "wb") as listed:  # noqa: ASYNC230  no other kind of file on boards
                     await source(job, stream, 1, sizes[1], keep)
                     sync_file(listed)
-            listed = open(root + HASHES, "rb")  # noqa: ASYNC230, SIM115
+            listed = open(root + HASHES, "rb")  # noqa: ASYNC230
             try:
                 writer = Writer(folder, manifest, listed)
                 break
@@ -156,9 +189,6 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         finally:
             writer.close()
         slots.complete(artifact, manifest.version, manifest.security_version)
-    except UpdateError:
-        remove_tree(root + ENVELOPE)
-        raise
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
     finally:
@@ -166,8 +196,6 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             listed.close()
     await job.progress(100, step="restart", version=manifest.version)
     slots.activate(manifest.version, own, agent.config.confirm_within, agent.version)
-    for name in (ENVELOPE, HASHES):
-        remove_tree(root + name)
     try:
         job.reset("update")
     except Exception as error:
@@ -176,7 +204,9 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         raise
 
 
-async def fetch(job: "Any", stream: str, file: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None) -> None:
+async def fetch(
+    job: "Any", stream: str, file: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None
+) -> None:
     """As Fetcher.fetch, for one part of the artifact; nothing of the transfer is left in use afterwards."""
     document = job.document
     rate = document.get("rate", 0)

@@ -72,6 +72,8 @@ class Client:
         self.clean = clean
         self.connected = False
         self.oversized: "list[Any]" = []  # functions of (topic, size), told of each message over the cap
+        # On boards: bytearray for the packets above 1 KB that fit into it: a used heap has no room in one piece.
+        self.spare: Any = None
         self._hello = packet.connect(client_id, keepalive, clean, will)
         self._reader: Any
         self._writer: Any = None  # also the identity of the link: what belongs to an earlier one is not sent on this
@@ -232,13 +234,15 @@ class Client:
                 if head >> 4 != _PUBLISH or size > _DRAIN_LIMIT:
                     raise ProtocolError("bad length")
                 raise MemoryError
-            body = bytearray(size)
+            body = self.spare
+            if not body or not 1024 < size <= len(body):
+                body = bytearray(size)
         except MemoryError:  # after a collection: the allocator has tried that
             body = bytearray(min(size, _KEPT))
-        left = size - len(body)
+        left = max(size - len(body), 0)
         if hasattr(reader, "readinto"):
             # MicroPython's readexactly would build it from pieces, in twice the memory (micropython.md A1.2).
-            view = memoryview(body)
+            view = memoryview(body)[:size]
             while view:
                 count = await reader.readinto(view)
                 if count == 0:
@@ -276,7 +280,12 @@ class Client:
             log.warning("mqtt", "%s: dropped %d bytes", topic, size)
             payload = size
         else:
-            body[:at] = b""  # in place: the payload is not copied
+            if body is self.spare:
+                payload = memoryview(body)[at:size]
+                if "/streams/" not in topic:  # whose handler alone does with a view
+                    payload = bytearray(payload)
+            else:
+                body[:at] = b""  # in place: the payload is not copied
             handlers = []
             for name, handler in self._handlers:
                 if topics.matches(name, topic):

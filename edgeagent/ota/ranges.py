@@ -30,7 +30,7 @@ async def fetch(
     total = (size + _BLOCK - 1) // _BLOCK
     have = have or bytearray((total + 7) // 8)
     config = agent.config
-    held = bytearray(_BLOCK)
+    held = getattr(agent.client, "spare", None) or bytearray(_BLOCK)
     etag = b""
     tries = moved = number = end = 0
     skip = fill = got = 0  # bytes of the body before the block; of the block; of all bodies, for `rate`
@@ -51,9 +51,11 @@ async def fetch(
             skip, end = first, total
             if not start + size <= length <= _MOST:
                 raise UpdateError("size", "the object has %d bytes" % length)
-        elif status != 206 or length != last - first or b"bytes %d-%d/" % (first, last - 1) != https.field(
-            head, b"content-range"
-        ).partition(b"/")[0] + b"/":
+        elif (
+            status != 206
+            or length != last - first
+            or b"bytes %d-%d/" % (first, last - 1) != https.field(head, b"content-range").partition(b"/")[0] + b"/"
+        ):
             raise UpdateError("transfer", "not the range that was asked for")
 
     def take(piece: Any) -> float:

@@ -36,7 +36,7 @@ class Slots:
             # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
             self.complete(None, None, 0, False)
             remove_tree(path)
-            os.mkdir(path)
+            make_dirs(path)
         self.complete(artifact, None, 0, False)
         return path
 

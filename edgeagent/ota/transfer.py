@@ -56,6 +56,7 @@ class Fetcher:
         self._lost = self._fresh = False
         self._have: Any = None
         self._sink: Any = None
+        self._told = self._starved  # always the same object
 
     async def fetch(self, file: int, size: int, sink: Any, have: Any = None, tick: Any = None) -> None:
         """Give the blocks of a file of `size` bytes to `sink(number, data)`, in any order, each once.
@@ -145,6 +146,7 @@ class Fetcher:
             for verb in ("data/", "rejected/"):
                 self._tokens.append(client.on(self._topic + verb + self._form, self._message))
                 filters.append((self._topic + verb + self._form, 0))
+            client.oversized.append(self._told)
             await client.subscribe(filters)
         if self._lost:
             self._window -= self._window // 2
@@ -163,7 +165,7 @@ class Fetcher:
             # One block until one comes: GetStream is rate-limited.
             count = 1 if failures else self._window - len(asked)
             if self._rate:
-                count = min(count, 1 + self._rate // 65536)
+                count = min(count, 1 + self._rate // 16384)
             first = number
             while number < min(total, base + _SPAN, first + count) and number not in asked and not self._has(number):
                 asked.append(number)
@@ -179,7 +181,7 @@ class Fetcher:
                 self._probed = clock.ticks()
             body = {"c": self._token, "f": self._file, "l": _BLOCK, "o": first, "n": number - first}
             await client.publish(self._topic + "get/" + self._form, _FORMS[self._form](body), 0)
-            if failures:
+            if failures or self._rate:
                 return
 
     def _has(self, number: int) -> int:
@@ -196,6 +198,8 @@ class Fetcher:
     def _detach(self) -> None:
         while self._tokens:
             self._client.off(self._tokens.pop())
+            if not self._tokens:
+                self._client.oversized.remove(self._told)
         self._client = None
 
     async def close(self) -> None:
@@ -207,6 +211,12 @@ class Fetcher:
                 await client.unsubscribe([self._topic + "data/" + self._form, self._topic + "rejected/" + self._form])
             except AgentError:
                 pass
+
+    def _starved(self, topic: str, size: int) -> None:
+        """A message for which there was no memory was thrown away."""
+        if topic.startswith(self._topic):
+            self._error = MemoryError()
+            self._event.set()
 
     def _message(self, topic: str, payload: Any) -> None:
         if self._error or not self._sink:
@@ -331,4 +341,4 @@ def _decode(view: Any) -> "dict[str, Any]":
     return body
 
 
-_FORMS = {"cbor": _encode, "json": json.dumps}
+_FORMS: "dict[str, Any]" = {"cbor": _encode, "json": json.dumps}

@@ -123,7 +123,7 @@ def boot(root: str, cause: str = "") -> "str | None":
             failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))
         if not counted:
             slot = other(slot)
-    elif document["state"] != "rolled_back" and not filled(root, slot):
+    elif slot and document["state"] != "rolled_back" and not filled(root, slot):
         slot = pick(root)  # it was lost; a version that was rolled back is never tried in its place
     if not filled(root, slot):
         slot = ""

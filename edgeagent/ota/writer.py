@@ -94,13 +94,13 @@ class Writer:
         manifest = self._manifest
         rest = manifest.size
         room = min(_BLOCK, rest)  # until the end of the block
-        number = index = 0
+        number = 0
         good = True  # nothing of the block is missing
-        for name, left, _, mode in manifest.files:
+        for index, (name, left, _, mode) in enumerate(manifest.files):
             path = self._folder + name
             one = hashlib.sha256()
             there = compat.exists(path)
-            f = there and open(path, "rb")  # noqa: ASYNC230, SIM115  no other kind of file on boards
+            f = there and open(path, "rb")  # noqa: ASYNC230  no other kind of file on boards
             try:
                 while left:
                     count = min(left, room, 512)
@@ -136,7 +136,6 @@ class Writer:
             finally:
                 if f:
                     f.close()
-            index += 1
         if strict and whole.digest() != manifest.sha256:
             raise UpdateError("file-hash", "payload")
 

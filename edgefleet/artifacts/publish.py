@@ -26,9 +26,8 @@ def publish(
     """Upload and create the stream, unless it exists. Returns the job document that installs the artifact.
 
     s3, iot: boto3 clients. role: the role by which AWS reads the bucket; edgefleet ignores it. https: devices fetch by
-    presigned URLs, which the Jobs service puts in for each of them, instead of from the stream. Publishing again after a
-    failure half-way is safe: objects never change, since the digest is in
-    their names.
+    presigned URLs, which the Jobs service puts in for each of them, instead of from the stream. Publishing again after
+    a failure half-way is safe: objects never change, since the digest is in their names.
     """
     identity = stream_id(artifact)
     document = job_document(artifact)

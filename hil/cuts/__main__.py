@@ -25,7 +25,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("--replay", metavar="ID", help="one case, by the id that a failure printed")
     what.add_argument("--storms", type=int, metavar="N", help="N seeded storms of cuts instead of the sweep")
     what.add_argument("--sample", action="store_true", help="a little of everything, in some seconds")
-    what.add_argument("--mutants", nargs="*", metavar="NAME", help="put each known fault into the agent: it must be found")
+    what.add_argument(
+        "--mutants", nargs="*", metavar="NAME", help="put each known fault into the agent: it must be found"
+    )
     what.add_argument("--controls", action="store_true", help="careless strategies, which must show bad states")
     parser.add_argument("--seed", type=int, default=0, help="first seed of the storms")
     parser.add_argument("--only", metavar="SCENARIO", help="only tasks of this scenario")
@@ -42,7 +44,7 @@ def print_bad(console: Console, bad: list[tuple[str, str]]) -> None:
 
 
 def table_of(found: dict[tuple[str, str], Tally]) -> Table:
-    table = Table("scenario", "kind", *[title for title in ("operations", "cases", "states", "cuts", "bad")])
+    table = Table("scenario", "kind", "operations", "cases", "states", "cuts", "bad")
     for column in table.columns[2:]:
         column.justify = "right"
     for (scenario, kind), tally in sorted(found.items()):

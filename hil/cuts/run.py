@@ -19,7 +19,8 @@ from hil.virtual_board import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = ROOT / "hil" / "cuts" / "board" / "program.py"
-HEAP = "6m"
+HEAP = "8m"
+SILENCE_S = 60.0  # without a line: it hangs, which on a board is for the watchdog to end
 KEEP = 50  # bad cases that are kept for printing
 
 
@@ -44,7 +45,7 @@ class Tally:
 
 
 def command(member: dict[str, Any], over: Path | None = None) -> tuple[list[str], dict[str, str]]:
-    """Command line and environment of the process that plays a task. over: folder whose `edgeagent` is taken instead."""
+    """Command line and environment of the process that plays a task. over: folder with another `edgeagent`."""
     paths = [str(path) for path in (over, ROOT) if path]
     if member.get("kind") == "linux" or str(member.get("replay", "")).startswith("linux-"):
         return (
@@ -56,9 +57,15 @@ def command(member: dict[str, Any], over: Path | None = None) -> tuple[list[str]
 
 
 def play(
-    member: dict[str, Any], moved: Callable[[int], None] = lambda cases: None, over: Path | None = None
+    member: dict[str, Any],
+    moved: Callable[[int], None] = lambda cases: None,
+    over: Path | None = None,
+    silence_s: float = SILENCE_S,
 ) -> Tally:
-    """Play one task, or {"replay": id}. moved: called now and then with the number of cases since the last call."""
+    """Play one task, or {"replay": id}. moved: called now and then with the number of cases since the last call.
+
+    over: see `command`. silence_s: seconds without a case after which it hangs and is ended.
+    """
     arguments, environment = command(member, over)
     tally = Tally()
     told = 0
@@ -68,7 +75,12 @@ def play(
         assert process.stdout
         other: list[str] = []
         ended = False
+        timer = threading.Timer(silence_s, process.kill)
+        timer.start()
         for line in process.stdout:
+            timer.cancel()
+            timer = threading.Timer(silence_s, process.kill)
+            timer.start()
             if not line.startswith("{"):
                 other.append(line)
                 continue
@@ -83,10 +95,12 @@ def play(
                 for name in ("cases", "states", "cuts", "operations"):
                     setattr(tally, name, data[name])
                 tally.bad_count = data.get("bad_count", len(tally.bad))
+        timer.cancel()
     if not ended:
         tally.bad_count += 1
         where = f"{member.get('scenario', member.get('replay'))}/{member.get('kind', '')}"
-        tally.bad.append((where, f"the process ended with {process.returncode}: " + "".join(other)[-2000:]))
+        what = "hangs" if process.returncode == -9 else f"the process ended with {process.returncode}"
+        tally.bad.append((where, f"{what}: " + "".join(other)[-2000:]))
     return tally
 
 

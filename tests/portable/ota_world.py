@@ -56,7 +56,7 @@ def uncbor(data):
             at += value
         else:
             items.append(value)
-    return dict([(items[n], items[n + 1]) for n in range(0, len(items) - 1) if n % 2 == 0])
+    return {items[n]: items[n + 1] for n in range(len(items) - 1) if n % 2 == 0}
 
 
 class Service:
@@ -64,6 +64,7 @@ class Service:
         self.files = files
         self.connected = True
         self.handlers = []
+        self.oversized = []
         self.filters = []
         self.requests = []
         self.subscribed = 0

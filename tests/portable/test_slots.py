@@ -193,6 +193,12 @@ class Damage(Case):
         compat.remove_tree(self.root + "/b")
         self.assertEqual(trial.boot(self.root), self.root + "/a")
 
+    def test_slot_that_was_filled_on_a_device_without_an_application_does_not_run_before_its_activation(self):
+        fill(self.slots, A1, "2.0.0")
+        self.assertIsNone(trial.boot(self.root))
+        self.slots.activate("2.0.0", "job/1", 60)
+        self.assertEqual(trial.boot(self.root), self.root + "/a")
+
     def test_nothing_at_all(self):
         self.assertIsNone(trial.boot(self.root))
         self.assertIsNone(trial.boot(self.root + "/missing"))

@@ -177,7 +177,7 @@ class Fetching(Case):
 
         async def tick(percent):
             ticks.append(percent)
-            while len(self.got) < 11:
+            while len(self.got) < 11:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             blocks.append(len(self.got))
 

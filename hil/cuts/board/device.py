@@ -2,7 +2,7 @@
 """A device of which the power may go at any time, and the world around it, which goes on.
 
 It boots as boards/common/main.py does, through launch.run, which imports the real files of the slot; the application
-starts the real job runner with the real journal and handlers. Only MQTT, signatures' mathematics and time are stand-ins.
+starts the real job runner with the real journal and handlers. Stand-ins: MQTT, the mathematics of signatures, time.
 """
 
 import asyncio
@@ -58,7 +58,16 @@ def sign(public, digest):
 class World:
     """What is outside of the device, and what an observer remembers. `facts` is replaced, never changed in place."""
 
-    START = {"boots": 0, "status": "QUEUED", "reason": "", "floor": 0, "step": 0, "reports": 0, "trials": 0}
+    START = {
+        "boots": 0,
+        "status": "QUEUED",
+        "reason": "",
+        "floor": 0,
+        "step": 0,
+        "reports": 0,
+        "trials": 0,
+        "fetched": 0,
+    }
 
     def __init__(self, facts=None):
         self.facts = facts or World.START
@@ -286,4 +295,3 @@ class Device:
 def application(version):
     """Called by main() of the applications in the slots."""
     Device.current.start(version)
-

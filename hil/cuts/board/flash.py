@@ -13,7 +13,7 @@ BLOCK = 4096
 PROGRAM_TEARS = ("before", "prefix", "bits", "garbage", "almost", "after")
 ERASE_TEARS = ("before", "half", "sliver", "prefix", "bits", "after")
 TEARS = ("before", "prefix", "bits", "garbage", "almost", "half", "sliver", "after")
-# What else may become of one: the device lives on. Values: what the driver returns, and whether it was done all the same.
+# What else may become of one; the device lives on. Values: what the driver returns, and whether it was done anyway.
 FAULTS = {
     "eio": (-5, False),
     "eio-done": (-5, True),
@@ -48,7 +48,7 @@ def program(data, at, new, tear, seed):
         held = int.from_bytes(old, "big")
         result = held & int.from_bytes(new, "big")
         if tear == "garbage":
-            # As many bytes as were meant up to a place, then one in which anything may have happened, and half of the rest.
+            # The bytes that were meant up to a place; after it, some bits that nobody meant.
             place = number(seed, size)
             noise = b"\xff" * place + chance(seed + "n", size - place)
             done = bytes(new[:place]) + b"\xff" * (size - place)

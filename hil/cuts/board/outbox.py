@@ -10,6 +10,7 @@ import json
 import time
 
 import vfs
+
 from edgeagent import compat, log
 from edgeagent.outbox import Outbox
 from hil.cuts.board.device import Problem
@@ -245,7 +246,7 @@ class Counted(Flash):
 
 def wear():
     """Costs of 1,000 records of 40 bytes, default settings: stored while offline; delivered then; delivered at once."""
-    flash = Counted(None, 128)
+    flash = Counted(bytearray(b"\xff" * (128 * BLOCK)))
     vfs.VfsLfs2.mkfs(flash)
     vfs.mount(vfs.VfsLfs2(flash), "/flash")
     record = b'[1795445598,"temperature",21.625,1234567]'[:40]

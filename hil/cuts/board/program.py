@@ -53,7 +53,9 @@ def task(wanted):
             say(cases=result.cases)
 
     done = rig.sweep(wanted["kind"], wanted["part"], wanted["parts"], report, wanted.get("limit"))
-    say(end=True, cases=done.cases, states=done.states, cuts=done.cuts, operations=len(rig.log), bad_count=len(done.bad))
+    say(
+        end=True, cases=done.cases, states=done.states, cuts=done.cuts, operations=len(rig.log), bad_count=len(done.bad)
+    )
 
 
 def main():

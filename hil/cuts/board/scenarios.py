@@ -20,7 +20,14 @@ from hil.cuts.board.device import FACTS, Problem, sign
 BLOCK = 4096
 assert config_job and trust_job
 
-APP = 'VERSION = "%s"\nfrom hil.cuts.board import device\nfrom lib.part import PART\n\n\ndef main():\n    device.application(%s)\n'
+APP = """VERSION = "%s"
+from hil.cuts.board import device
+from lib.part import PART
+
+
+def main():
+    device.application(%s)
+"""
 CRASH = "def main():\n    raise RuntimeError('broken')\n"
 
 
@@ -105,6 +112,7 @@ def known_names():
     """Files that are not litter, and the unfinished copies of records, which the next write of the record replaces."""
     known = ["agent.json", "trust.json", "trust.json.bak", "state/job.json"]
     known += ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json")]
+    known.append("slots/envelope")  # its unfinished copy
     return known + [name + ".new" for name in known]
 
 
@@ -198,7 +206,11 @@ class Scenario:
     def litter(self, device):
         """(g) Only what belongs there is left."""
         for name in names(device.root):
-            if name not in KNOWN and name[:8] not in ("slots/a/", "slots/b/"):
+            # A download's own files go with the outcome; should that fail or be undone, the next update does it.
+            kept = name in ("slots/envelope", "slots/hashes")
+            if kept and device.flash and device.strict:
+                raise Problem("(g) left of the download: " + name)
+            if not kept and name not in KNOWN and name[:8] not in ("slots/a/", "slots/b/"):
                 raise Problem("(g) left over: " + name)
 
 
@@ -251,6 +263,8 @@ class Update(Scenario):
             if have and have[block >> 3] >> (block & 7) & 1:
                 continue
             job.agent.device.alive()
+            world = job.agent.device.world
+            world.set(fetched=world["fetched"] + (file == 2))
             sink(block, data[block * BLOCK : (block + 1) * BLOCK])
             if tick:
                 await tick(100 * block * BLOCK // size)
@@ -275,9 +289,14 @@ class Update(Scenario):
 
     def end(self, device, strict):
         Scenario.end(self, device, strict)
+        # Two boots are those of an update that nothing disturbs. Each more has cost one block at most.
+        twice = device.world["fetched"] - (len(self.payload) + BLOCK - 1) // BLOCK
+        if strict and twice > max(0, device.world["boots"] - 2):
+            raise Problem("(d) %d blocks fetched twice in %d boots" % (twice, device.world["boots"]))
         if strict and device.world["status"] == "SUCCEEDED":
             if verify.load_trust(device.root + "/trust.json").floor != 1:
                 raise Problem("(f) the trust file has not got the security floor")
+
 
 class Many(Update):
     """Files in folders, of all kinds of sizes; one spans blocks, one is unchanged, folders come and go."""
@@ -290,9 +309,16 @@ class Many(Update):
         "data/x/two.bin": pad("2", 33),
         "data/y/three.bin": pad("3", 2000),
         "data/four.txt": pad("4", 129),
-        "view/five.txt": pad("5", 700),
+        "view/deep/five.txt": pad("5", 700),
     }
     blocks = 48
+
+
+class Large(Update):
+    """A download of many blocks."""
+
+    new = {"app.py": app("2.0.0", 100000), "lib/part.py": part("2.0.0", 300)}
+    blocks = 64
 
 
 class Again(Update):
@@ -359,7 +385,11 @@ class Config(Scenario):
         "keepalive": 60,
         "attributes": {"site": "a", "hall": "1"},
     }
-    document = {"operation": "config", "config": {"keepalive": 90, "attributes": {"site": "b"}}, "remove": ["attributes.hall"]}
+    document = {
+        "operation": "config",
+        "config": {"keepalive": 90, "attributes": {"site": "b"}},
+        "remove": ["attributes.hall"],
+    }
 
     def factory(self, root):
         Scenario.factory(self, root)
@@ -370,7 +400,7 @@ class Config(Scenario):
         self.read(device)
 
     def read(self, device):
-        """"old" or "new"."""
+        """ "old" or "new"."""
         with open(device.root + "/agent.json") as f:
             text = f.read()
         try:
@@ -565,6 +595,7 @@ class Keys(Scenario):
 SCENARIOS = {
     "update": Update,
     "many": Many,
+    "large": Large,
     "again": Again,
     "rollback": Rollback,
     "hang": Hang,

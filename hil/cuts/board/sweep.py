@@ -14,6 +14,7 @@ import gc
 import hashlib
 
 import vfs
+
 from edgeagent import compat
 from hil.cuts.board import device as devices
 from hil.cuts.board.flash import BLOCK, FAULTS, TEARS, Flash, apply, number, tears
@@ -54,7 +55,8 @@ class Rig:
         self.last = self.run(bytearray(self.base), None, self.log).world.facts
 
     def mount(self, flash):
-        vfs.mount(vfs.VfsLfs2(flash, progsize=self.scenario.program), PLACE)
+        # Without the times of files, which would make each run another one.
+        vfs.mount(vfs.VfsLfs2(flash, progsize=self.scenario.program, mtime=False), PLACE)
 
     def run(self, data, facts, log=None, fault=None, strict=True, seed=""):
         """Power on and go on to the outcome, or to the cut. fault: (operation, kind, does it stay). strict: True if the
@@ -113,8 +115,9 @@ class Rig:
             self.mount(Flash(data))
             for name in self.scenario.records:
                 sizes[name] = len(compat.read_file(PLACE + "/" + name, 8192) or b"")
+            found = self.scenario.decays(sizes)
             vfs.umount(PLACE)
-            for name in self.scenario.decays(sizes):
+            for name in found:
                 for place in range(part, sizes[name], parts):
                     for pattern in PATTERNS:
                         yield "%d/%s:%d^%d" % (moment, name, place, pattern)
@@ -140,7 +143,9 @@ class Rig:
 
     def known(self, data, facts):
         """True if this very state was judged before."""
-        key = hashlib.sha256(bytes(data) + repr(sorted(facts.items())).encode()).digest()
+        key = hashlib.sha256(data)
+        key.update(repr(sorted(facts.items())).encode())
+        key = key.digest()
         if key in self.seen:
             return True
         self.seen.add(key)
@@ -172,7 +177,7 @@ class Rig:
             world = self.run(data, None, None, (int(k), kind.rstrip("+"), stuck), False).world
         except devices.Problem as problem:
             # A flash that fails may keep it from its outcome, until it is switched off and on.
-            if str(problem)[:3] not in ("(d)", "(a)") and not stuck:
+            if str(problem)[:3] == "(c)" or (str(problem)[:3] not in ("(d)", "(a)") and not stuck):
                 raise
             world = devices.Device.current.world
         facts = world.facts
@@ -190,6 +195,14 @@ class Rig:
             f.write(raw)
         vfs.umount(PLACE)
         self.run(data, facts or self.last, None, None, None)
+
+    def alike(self, case):
+        """Raises Problem unless a device that is really cut has the flash and the world that are made from the log."""
+        k, _, tear = case.partition(".")
+        data = bytearray(self.base)
+        made = self.run(data, None, None, (int(k), tear, False), True, self.name + case)
+        if (bytes(data), made.world.facts) != (bytes(self.torn(case)[0]), self.torn(case)[1]):
+            raise devices.Problem("the log does not tell what happens")
 
     def storm(self, seed, result=None):
         data = bytearray(self.base)
@@ -209,6 +222,8 @@ class Rig:
         """One case by its id without the scenario's name. Raises Problem."""
         if case[:6] == "storm-":
             return self.storm(case[6:], result)
+        if case[:5] == "live-":
+            return self.alike(case[5:])
         first, _, second = case.partition("/")
         if "^" in second:
             return self.flip(case)
@@ -221,12 +236,14 @@ class Rig:
     # --- many cases
 
     def sweep(self, kind, part, parts, report, limit=None):
-        """kind: "cut", "double", "fault", "flip" or "storm" (then part and parts are the seeds, from and to).
+        """kind: "cut", "double", "fault", "flip", "alike" or "storm" (then part and parts are the seeds, from and to).
 
         report(result): called after every case. limit: stop after so many bad ones.
         """
         if kind == "storm":
             return sweep_all(self, ["storm-%d" % seed for seed in range(part, parts)], report, limit)
+        if kind == "alike":
+            return sweep_all(self, ["live-" + case for case in self.singles(part, parts)], report, limit)
         if kind == "fault":
             return sweep_all(self, self.faults(part, parts), report, limit)
         if kind == "flip":

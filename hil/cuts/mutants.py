@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that people make in update code. Each is put into a copy of the agent, and a few cases must find it.
+
+A mutant whose text is no longer in the agent fails loudly: it has to follow the code.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hil.cuts.plan import Task
+from hil.cuts.run import ROOT, Tally, play
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """name; file below edgeagent; (old, new) texts, each old once in the file; tasks "scenario kind [parts]"."""
+
+    name: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tasks: tuple[str, ...]
+
+
+def _m(name: str, file: str, *rest: str) -> Mutant:
+    """rest: old, new, old, new, ..., tasks."""
+    texts, tasks = rest[:-1], rest[-1]
+    pairs = tuple((texts[n], texts[n + 1]) for n in range(0, len(texts), 2))
+    return Mutant(name, file, pairs, tuple(task.strip() for task in tasks.split(",")))
+
+
+_WRITE = '    with open(temporary, "wb") as f:\n        f.write(data)\n        sync_file(f)\n'
+_RENAME = "        os.rename(temporary, path)\n"
+_SAVE = '    write_sealed(root + "/state.json", document)\n'
+_COUNT = '            document["boots"] += 1\n'
+_TWO = '    for name in ("/state.json", "/state.bak"):'
+
+MUTANTS = (
+    # compat: the durable write
+    _m("write-in-place", "compat.py", 'temporary = path + ".new"', "temporary = path", "steps linux, update linux"),
+    _m("delete-before-rename", "compat.py", _RENAME, "        remove_tree(path)\n" + _RENAME, "steps cut, config cut"),
+    _m(
+        "rename-before-close",
+        "compat.py",
+        _WRITE,
+        '    f = open(temporary, "wb")\n    f.write(data)\n',
+        '    sync_dir(path.rpartition("/")[0])\n',
+        '    f.close()\n    sync_dir(path.rpartition("/")[0])\n',
+        "steps cut, update cut",
+    ),
+    _m("no-fsync", "compat.py", "        os.fsync(f.fileno())", "        pass", "steps linux, update linux"),
+    _m("no-fsync-of-record", "compat.py", "        f.write(data)\n        sync_file(f)\n", "        f.write(data)\n", "steps linux, config linux"),
+    _m("no-sync-of-folder", "compat.py", "        posix.sync_dir(path)", "        pass", "steps linux, update linux"),
+    _m("new-folder-not-synced", "compat.py", "        sync_dir(parent)\n", "", "identity linux, many linux"),
+    _m("failed-rename-ignored", "compat.py", "            raise  # else", "            pass  # else", "steps fault, config fault"),
+    _m("done-rename-taken-for-failed", "compat.py", "if read_file(path, len(data)) != data:", "if True:", "update fault, config fault"),
+    # trial: the state
+    _m("seal-not-checked", "ota/trial.py", "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if raw:", "update flip 3, trust flip 3"),
+    _m("seal-checks-length-only", "ota/trial.py", "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if len(raw) > 8:", "update flip 3"),
+    _m("backup-not-written", "ota/trial.py", '        write_sealed(root + "/state.bak", document)\n', "        pass\n", "update flip 9, rollback flip 9"),
+    _m("backup-not-read", "ota/trial.py", _TWO, '    for name in ("/state.json",):', "update flip 9, rollback flip 9"),
+    _m("trial-boots-not-counted", "ota/trial.py", _COUNT, "", "hang cut 40"),
+    _m("trial-boots-counted-in-memory", "ota/trial.py", "                save(root, document)\n            except OSError:\n                counted = False", "                pass\n            except OSError:\n                counted = False", "hang cut 40"),
+    _m("uncounted-boot-runs-new", "ota/trial.py", "                counted = False  #", "                counted = True  #", "hang fault"),
+    _m("one-boot-is-the-trial", "ota/trial.py", "MAX_BOOTS = 3", "MAX_BOOTS = 1", "update cut"),
+    _m("trial-without-end", "ota/trial.py", 'document["boots"] < MAX_BOOTS', 'document["boots"] < 100', "hang cut 40"),
+    _m("end-of-trial-not-stored", "ota/trial.py", '            failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))\n', "            pass\n", "hang cut 40"),
+    _m("rollback-not-stored", "ota/trial.py", '    document["reason"] = reason[:240]\n    try:\n        save(root, document)', '    document["reason"] = reason[:240]\n    try:\n        pass', "rollback cut 9"),
+    _m("rollback-keeps-the-pointer", "ota/trial.py", '    document["active"] = before if filled(root, before) else None\n', "", "rollback cut 9"),
+    _m("rollback-without-reason", "ota/trial.py", '    document["reason"] = reason[:240]\n', "", "rollback cut 9"),
+    _m("valid-when-started", "ota/trial.py", _COUNT, _COUNT + '            document["state"] = "confirmed"\n', "rollback cut 9"),
+    _m("confirmed-in-memory", "ota/trial.py", '        document["floor"] = max(document["floor"], document["security_version"])\n        save(root, document)\n', '        document["floor"] = max(document["floor"], document["security_version"])\n', "update cut 9"),
+    _m("floor-after-the-save", "ota/trial.py", '        document["floor"] = max(document["floor"], document["security_version"])\n        save(root, document)\n', '        save(root, document)\n        document["floor"] = max(document["floor"], document["security_version"])\n', "update cut 9"),
+    _m("unproven-slot-runs", "ota/trial.py", '    elif slot and document["state"]', '    elif document["state"]', "first cut"),
+    # slots
+    _m("fills-the-running-slot", "ota/slots.py", '        slot = trial.other(document["active"])\n        path = ', '        slot = document["active"] or "a"\n        path = ', "update cut, update linux"),
+    _m("valid-when-activated", "ota/slots.py", '"state": "trial",', '"state": "confirmed",', "rollback cut 9"),
+    _m("old-boot-count", "ota/slots.py", '                "boots": 0,\n', "", "again cut"),
+    _m("floor-forgotten", "ota/slots.py", 'known.get("security_version", 0)', "0", "update cut 9"),
+    _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def _idle", "        return\n\n    def _idle", "update cut 9"),
+    _m("state-not-begun", "ota/slots.py", '            if not document["n"]:\n', '            if document["n"] < 0:\n', "first cut, first linux"),
+    _m("slot-made-without-a-sync", "ota/slots.py", "            make_dirs(path)\n", '            __import__("os").mkdir(path)\n', "update linux, many linux"),
+    # safety
+    _m("escape-does-not-roll-back", "ota/safety.py", "    _note(root, 0 if trial.failed(root, reason) else count, reason)", "    _note(root, count, reason)", "rollback cut 9"),
+    # journal, runner
+    _m("journal-not-written", "jobs/journal.py", '            write_atomic(self._path, b"%d\\n" % binascii.crc32(body) + body)', "            pass", "steps cut 9"),
+    _m("journal-in-place", "jobs/journal.py", '            write_atomic(self._path, b"%d\\n" % binascii.crc32(body) + body)', '            with open(self._path, "wb") as f:\n                f.write(b"%d\\n" % binascii.crc32(body) + body)', "steps linux"),
+    _m("journal-not-checked", "jobs/journal.py", 'if head == b"%d" % binascii.crc32(body):', "if body:", "steps flip"),
+    _m("journal-not-removed", "jobs/journal.py", "            os.remove(self._path)", "            pass", "steps cut 9"),
+    _m("journal-gone-before-the-report", "jobs/runner.py", '        details = record["data"]\n        status = record["status"]\n', '        self._journal.clear()\n        details = record["data"]\n        status = record["status"]\n', "steps cut, rollback cut"),
+    _m("journal-gone-with-the-restart", "jobs/runner.py", '        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', '        self.runner._journal.clear()\n        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', "steps cut 9"),
+    _m("checkpoint-in-memory", "jobs/runner.py", '        self.runner.keep(self, "IN_PROGRESS", merged)\n', "", "steps cut 9"),
+    _m("failed-journal-ignored", "jobs/journal.py", '            raise JobFailed("journal: " + exc_text(error)) from None', "            pass", "steps fault"),
+    # identity
+    _m("identity-in-place", "identity.py", '("b" if record.get("folder") == self.root + "a" else "a")', '"a"', "identity cut"),
+    _m("identity-record-first", "identity.py", '        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n', "", "        self._keep(record)\n\n    def state", '        self._keep(record)\n        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n\n    def state', 'if self._digest(record) == record["sha256"]:', "if True:", "identity cut"),
+    _m("identity-not-checked", "identity.py", 'if self._digest(record) == record["sha256"]:', "if True:", "identity flip 9"),
+    _m("identity-key-not-checked", "identity.py", 'for name in ("/cert", "/key"):', 'for name in ("/cert",):', "identity flip 9"),
+    _m("identity-trial-not-ended", "identity.py", '                    record.pop("trial")\n                self._keep(record)', '                    record.pop("trial")', "identity cut 9"),
+    _m("identity-older-wins", "identity.py", 'if usable and record["count"] > found.get("count", 0):', "if usable and not found:", "identity cut 9"),
+    # trust, configuration
+    _m("trust-without-a-copy", "jobs/trust.py", '(path + ".bak", path)', "(path,)", "trust flip 9"),
+    _m("trust-copy-not-read", "ota/verify.py", 'for name in (path, path + ".bak"):', "for name in (path,):", "trust flip 9"),
+    _m("trust-drops-the-floor", "jobs/trust.py", '            new.floor = max(new.floor, trust.floor, trial.status(agent.port.slots_dir)["floor"])\n', "", "trust cut 9"),
+    _m("trust-kept-in-memory", "jobs/trust.py", "            _store(path, new)\n            trust = new", "            trust = new", "trust cut 9"),
+    _m("config-in-place", "jobs/config.py", "    write_atomic(path, text)\n", '    with open(path, "wb") as f:\n        f.write(text)\n', "config linux"),
+    _m("config-deleted-first", "jobs/config.py", "    write_atomic(path, text)\n", '    __import__("os").remove(path)\n    write_atomic(path, text)\n', "config cut"),
+    _m("config-not-written", "jobs/config.py", "    write_atomic(path, text)\n", "", "config cut"),
+)  # fmt: skip
+NAMES = {mutant.name: mutant for mutant in MUTANTS}
+SAMPLE = (
+    "rename-before-close",
+    "no-sync-of-folder",
+    "trial-boots-not-counted",
+    "valid-when-started",
+    "identity-in-place",
+)
+
+
+def overlay(mutant: Mutant, folder: Path, agent: Path = ROOT) -> None:
+    """Make folder/edgeagent: links to the real files, but the changed one. Raises ValueError if a text is not there."""
+    source = agent / "edgeagent"
+    text = (source / mutant.file).read_text()
+    for old, new in mutant.changes:
+        if text.count(old) != 1:
+            raise ValueError(f"{mutant.name}: {mutant.file} has {text.count(old)} times {old!r}")
+        text = text.replace(old, new)
+    made = folder / "edgeagent"
+    parts = mutant.file.split("/")
+    for depth in range(len(parts)):
+        below = Path(*parts[:depth])
+        (made / below).mkdir(parents=True)
+        for entry in (source / below).iterdir():
+            if entry.name not in (parts[depth], "__pycache__"):
+                (made / below / entry.name).symlink_to(entry)
+    (made / mutant.file).write_text(text)
+
+
+@contextmanager
+def changed(name: str) -> Iterator[Path]:
+    """A folder whose `edgeagent` has the fault."""
+    with tempfile.TemporaryDirectory() as folder:
+        overlay(NAMES[name], Path(folder))
+        yield Path(folder)
+
+
+def tasks_of(mutant: Mutant) -> list[Task]:
+    found = []
+    for text in mutant.tasks:
+        scenario, kind, *parts = text.split()
+        found.append(Task(scenario, kind, 0, int(parts[0]) if parts else 1, limit=1))
+    return found
+
+
+def hunt_one(name: str, agent: Path = ROOT) -> tuple[Tally, str]:
+    """Play the tasks of one mutant until one case finds it; what finds it, or ""."""
+
+    total = Tally()
+    with tempfile.TemporaryDirectory() as folder:
+        overlay(NAMES[name], Path(folder), agent)
+        for task in tasks_of(NAMES[name]):
+            tally = play(task.members(), over=Path(folder), silence_s=8.0)
+            total.add(tally)
+            if tally.bad:
+                return total, f"{tally.bad[0][0]}: {tally.bad[0][1]}"
+    return total, ""
+
+
+def hunt(console: Console, names: list[str], jobs: int, as_json: bool) -> int:
+    """All mutants, or those named; 1 if one of them lives."""
+
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        console.print(f"no such mutant: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        return 2
+    chosen = names or list(NAMES)
+    table = Table("mutant", "file", "cases", "found by")
+    living = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for name, (tally, proof) in zip(chosen, pool.map(hunt_one, chosen), strict=True):
+            if not proof:
+                living.append(name)
+            line = " ".join(proof.split())
+            table.add_row(name, NAMES[name].file, f"{tally.cases:,}", line[:110] or "[red]lives")
+    console.print(table)
+    console.print(f"{len(chosen) - len(living)} of {len(chosen)} mutants found")
+    if as_json:
+        print(json.dumps({"mutants": len(chosen), "living": living}))
+    return 1 if living else 0
