@@ -232,7 +232,7 @@ class Ranges(unittest.TestCase):
     def test_rate_is_kept(self):
         start = clock.ticks()
         self.fetch(size=20 * BLOCK, rate=400000)
-        self.assertTrue(190 <= clock.elapsed_ms(start) < 900)
+        self.assertTrue(clock.elapsed_ms(start) >= 190)
 
     def test_progress_is_told_after_each_part(self):
         ticks = []

@@ -22,7 +22,7 @@ from hil.cuts.board.scenarios import SCENARIOS
 
 PLACE = "/flash"
 STORM_CUTS = 8
-SNAPSHOTS = 12  # moments of a run at which records decay
+SNAPSHOTS = 8  # moments of a run at which records decay
 PATTERNS = (1, 255)
 
 
