@@ -166,6 +166,7 @@ class Writer:
             path = self._folder + name
             compat.make_dirs(path[: path.rfind("/")])
             self._file = open(path, "r+b" if compat.exists(path) else "wb")
+            compat.sync_dir(path[: path.rfind("/")])  # a block that is synced must not lose its name
             self._name = name
 
     def close(self) -> None:
