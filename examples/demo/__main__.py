@@ -19,7 +19,11 @@ from examples.demo.story import Story, fresh
 from hil.virtual_board import BoardError
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+_asked_to_stop: list[int] = []
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> None:
+    _asked_to_stop.append(number)  # what is raised in a finaliser of a library is lost
     raise KeyboardInterrupt
 
 
@@ -32,7 +36,8 @@ def main() -> int:
     if arguments.devices < 10:
         parser.error("--devices: must be at least 10")
     console = Console(width=None if sys.stdout.isatty() else 140)
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     started = time.monotonic()
     story = Story(fresh(arguments.folder).resolve(), console, arguments.devices, arguments.heap)
     code = 1
@@ -42,6 +47,8 @@ def main() -> int:
             began = time.monotonic()
             chapter(story)
             console.print(f"    [green]✓[/] [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+            if _asked_to_stop:
+                raise KeyboardInterrupt
         console.print(story.summary())
         code = 0
     except (DemoError, BoardError, FleetError) as error:

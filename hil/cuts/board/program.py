@@ -32,12 +32,31 @@ def play(case):
     say(end=True, cases=1, states=1, cuts=0, operations=0)
 
 
+class Sum:
+    cases = states = cuts = bad = operations = 0
+
+
 def task(wanted):
+    total = Sum()
+    for name in wanted["scenario"].split("+"):
+        one(name, wanted, total)
+    say(
+        end=True,
+        cases=total.cases,
+        states=total.states,
+        cuts=total.cuts,
+        operations=total.operations,
+        bad_count=total.bad,
+    )
+
+
+def one(name, wanted, total):
     try:
-        rig = rig_of(wanted["scenario"])
+        rig = rig_of(name)
     except device.Problem as problem:
-        say(bad=wanted["scenario"] + "/clean", problem=str(problem))
-        return say(end=True, cases=1, states=1, cuts=0, operations=0)
+        total.cases += 1
+        total.bad += 1
+        return say(bad=name + "/clean", problem=str(problem))
     rig.every = wanted.get("every", False)
     rig.told = 0
     rig.next = time.ticks_ms()
@@ -50,12 +69,14 @@ def task(wanted):
                 say(bad=case, problem=problem)
         if time.ticks_diff(time.ticks_ms(), rig.next) >= 0:
             rig.next = time.ticks_add(time.ticks_ms(), TICK_MS)
-            say(cases=result.cases)
+            say(cases=total.cases + result.cases)
 
     done = rig.sweep(wanted["kind"], wanted["part"], wanted["parts"], report, wanted.get("limit"))
-    say(
-        end=True, cases=done.cases, states=done.states, cuts=done.cuts, operations=len(rig.log), bad_count=len(done.bad)
-    )
+    total.cases += done.cases
+    total.states += done.states
+    total.cuts += done.cuts
+    total.bad += len(done.bad)
+    total.operations += len(rig.log)
 
 
 def main():

@@ -508,14 +508,14 @@ def pem(kind, n, size):
 class Keys(Scenario):
     """The device's own identity: stored, replaced on trial, confirmed, replaced on trial, given up."""
 
-    records = tuple(["state/identity/%s/%s" % (slot, name) for slot in "ab" for name in ("thing.json", "key")])
+    records = tuple(["state/identity/%s/%s" % (slot, name) for slot in "ab" for name in ("thing.json", "cert", "key")])
     # Per step: the generation on trial or None, what may be loaded before and after it.
     plan = ((2, True), (2, "well"), (3, False), (4, True), (4, "refused"))
 
     def decays(self, sizes):
         # A device's first identity is alone, and lost without its record: the device is provisioned again.
         found = Scenario.decays(self, sizes)
-        return found if len(found) > 3 else []
+        return found if len(found) == 6 else []
 
     def factory(self, root):
         self.box(root).store("t", pem("CERTIFICATE", 1, 12), pem("KEY", 1, 4))
