@@ -18,7 +18,6 @@ from examples.demo.processes import DemoError
 from examples.demo.story import Story, fresh
 from hil.virtual_board import BoardError
 
-
 _asked_to_stop: list[int] = []
 
 
@@ -36,8 +35,8 @@ def main() -> int:
     if arguments.devices < 10:
         parser.error("--devices: must be at least 10")
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _interrupted)
     started = time.monotonic()
     story = Story(fresh(arguments.folder).resolve(), console, arguments.devices, arguments.heap)
     code = 1

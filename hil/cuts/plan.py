@@ -9,8 +9,9 @@ from typing import Any
 
 @dataclass
 class Task:
-    """scenario (or several, with "+"), kind: as of board/sweep.py, or "linux" for one of linux.py. Of `parts` parts this is number `part`; of
-    storms, the seeds from `part` to `parts`. every: all tears of a second cut. limit: stop after so many bad cases.
+    """scenario: one, or several with "+" between. kind: as of board/sweep.py, or "linux" for linux.py. Of `parts` parts
+    this is number `part`; of storms, the seeds from `part` to `parts`. every: all tears of a second cut. limit: stop
+    after so many bad cases.
     """
 
     scenario: str
