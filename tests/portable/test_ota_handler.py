@@ -149,7 +149,7 @@ class Interrupted(Case):
             self.boot("1.0.0", "power-on")
         self.reset()
         delivered += self.service.bytes
-        # At most the block that was under way is fetched twice; power cuts are test_slots_powercut's.
+        # At most the block that was under way is fetched twice; power cuts are test_cuts's.
         self.assertLessEqual(delivered, len(self.artifact.payload) + 3 * BLOCK)
         self.assertEqual(contents(self.root + "/b"), dict(FILES))
 
