@@ -199,7 +199,7 @@ class Agent:
         if MICROPYTHON:
             gc.threshold(_COLLECT_BYTES)  # type: ignore[attr-defined]  # little garbage: large blocks find room
         self._dog = self.port.watchdog(_WATCHDOG_S)
-        if exists(self.port.slots_dir + "/state.json"):
+        if exists(self.port.slots_dir):
             # Ends an unconfirmed trial at its deadline, with or without a link.
             from edgeagent.ota.guard import watch
 

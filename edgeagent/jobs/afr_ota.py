@@ -17,7 +17,7 @@ import json
 from edgeagent.compat import Any, const, read_file
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import ota
-from edgeagent.ota import trial
+from edgeagent.ota import kinds
 
 RESUME = True
 _BLOCK = const(4096)
@@ -26,9 +26,9 @@ _BLOCK = const(4096)
 async def run(job: "Any") -> "dict[str, Any]":
     """Handler. As `ota`, with `reason` and `updatedBy`. Raises JobRejected naming the member, UpdateError."""
     image = _Image(job)
-    status = trial.status(job.agent.port.slots_dir)
+    kind, status = kinds.find(job.agent.port, "%s/%d" % (job.id, job.execution))
     by = job.agent.version
-    if status["job"] == "%s/%d" % (job.id, job.execution):
+    if kind:
         by = status["previous_version"] or ""
     else:
         await image.open()

@@ -31,7 +31,7 @@ from edgeagent.compat import (
 )
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.registry import unload
-from edgeagent.ota import trial
+from edgeagent.ota import kinds, trial
 
 RESUME = True
 # Below the slots while a download is going on, so that a reset does not cost more than a block: the envelope, after the
@@ -47,10 +47,11 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
 
     Raises JobRejected for a bad document, UpdateError with a code of docs/ota.md for what went wrong.
     """
-    root = job.agent.port.slots_dir
+    port = job.agent.port
+    root = port.slots_dir
     own = "%s/%d" % (job.id, job.execution)
-    status = trial.status(root)
-    if status["job"] != own:
+    kind, status = kinds.find(port, own)
+    if not kind:
         client = job.agent.client
         try:
             if MICROPYTHON and "stream" in job.document:
@@ -64,16 +65,17 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
             client.spare = None
     elif status["state"] == "trial":
         if status["boots"]:
-            await _prove(job, root, status)
+            await prove(job, kind, status)
         else:
             job.reset("update")
     # Only now, in the next boot: whatever fails after the activation must not end the job.
     _tidy(root)
-    status = trial.status(root)
+    status = trial.status(kinds.folder(port, kind))
     if status["state"] == "confirmed":
-        from edgeagent.jobs import trust
+        if kind == kinds.KINDS[0]:
+            from edgeagent.jobs import trust
 
-        trust.keep_floor(job.agent.config.trust, status["floor"])
+            trust.keep_floor(job.agent.config.trust, status["floor"])
         return {"version": status["version"], "previous": status["previous_version"] or "none"}
     raise UpdateError("rolled-back", status["reason"] or "no restart")
 
@@ -139,18 +141,22 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         manifest, artifact = await verify.open_envelope(raw, trust)
         facts = dict(agent.config.device_configuration)
         facts.update(agent.facts())
-        verify.check(manifest, facts, agent.version, max(trust.floor, trial.status(root)["floor"]))
+        kind = manifest.type or "application"
+        target = kinds.target(agent.port, kind)
+        status = trial.status(target.root)
+        # What runs and the least security version, of this kind: the trust file keeps that of the application.
+        running = target.version(agent)
+        verify.check(manifest, facts, running, max(trust.floor * (kind == kinds.KINDS[0]), status["floor"]))
+        busy = kinds.find(agent.port)[1]
+        if busy:
+            raise UpdateError("busy", busy["version"])
         del trust, verify
         raw = None
         unload(["edgeagent.p256", "edgeagent.jobs.trust"])
         unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest", "transfer")])
         if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
             raise UpdateError("size", "not the artifact's")
-        from edgeagent.ota.slots import Slots
-        from edgeagent.ota.writer import Writer
-
-        slots = Slots(root)
-        folder = slots.prepare(artifact)
+        place = target.prepare(artifact)
         writer: "Any" = None
 
         def keep(at: int, data: bytes) -> None:
@@ -165,7 +171,7 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
                     sync_file(listed)
             listed = open(root + HASHES, "rb")  # noqa: ASYNC230
             try:
-                writer = Writer(folder, manifest, listed)
+                writer = target.writer(place, manifest, listed)
                 break
             except UpdateError:
                 listed.close()
@@ -180,27 +186,27 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             missing = manifest.size
             for bits in writer.have:
                 missing -= 4096 * bin(bits).count("1")
-            if missing > slots.free():
-                raise UpdateError("space", "%d bytes missing" % (missing - slots.free()))
+            if missing > target.free():
+                raise UpdateError("space", "%d bytes missing" % (missing - target.free()))
             await source(job, stream, 2, manifest.size, writer.block, writer.have, tick)
             await writer.finish()
             if approve:
-                await approve(folder, manifest)
+                await approve(place, manifest)
         finally:
             writer.close()
-        slots.complete(artifact, manifest.version, manifest.security_version)
+        target.complete(artifact, manifest.version, manifest.security_version)
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
     finally:
         if listed:
             listed.close()
     await job.progress(100, step="restart", version=manifest.version)
-    slots.activate(manifest.version, own, agent.config.confirm_within, agent.version)
+    target.activate(manifest.version, own, agent.config.confirm_within, running)
     try:
         job.reset("update")
     except Exception as error:
         # Still the old version; nobody is to find a trial whose job has failed.
-        trial.failed(root, "no restart: " + exc_text(error))
+        trial.failed(target.root, "no restart: " + exc_text(error))
         raise
 
 
@@ -231,20 +237,21 @@ async def fetch(
         await fetcher.close()
 
 
-async def _prove(job: "Any", root: str, status: "dict[str, Any]") -> None:
+async def prove(job: "Any", kind: str, status: "dict[str, Any]") -> None:
     """In the new version: confirm it once the service took a message from it and the application says it is well.
 
     Returns when the trial is over; its deadline is guard.py's. Rolls back and resets when the service has ended the
     job, or when this is not the new version after all.
     """
     reason = "the slot could not be booted"
-    if trial.Running.slot in (None, status["active"]):
+    target = kinds.target(job.agent.port, kind)
+    if target.runs(status):
         try:
             accepted = False
-            while trial.status(root)["state"] == "trial":
+            while trial.status(target.root)["state"] == "trial":
                 accepted = accepted or await job.progress(None, step="trial", version=status["version"])
                 if accepted and (await job.agent.healthy())[0]:
-                    trial.confirm(root)
+                    target.confirm()
                 else:
                     await asyncio.sleep(2)
             return
@@ -252,5 +259,5 @@ async def _prove(job: "Any", root: str, status: "dict[str, Any]") -> None:
             if not job.revoked:
                 raise
             reason = "the service ended the job"
-    trial.failed(root, reason)
+    trial.failed(target.root, reason)
     job.reset("rollback")

@@ -10,7 +10,7 @@ import asyncio
 
 from edgeagent import clock
 from edgeagent.compat import Any
-from edgeagent.ota import trial
+from edgeagent.ota import kinds, trial
 
 
 async def watch(agent: "Any") -> None:
@@ -19,11 +19,10 @@ async def watch(agent: "Any") -> None:
     agent: has `port` (slots_dir, reset()) and `healthy()`. The deadline counts from this call, which is the start of
     the agent: a trial boot that takes longer to get here is the watchdog's.
     """
-    root = agent.port.slots_dir
     start = clock.ticks()
     while True:
-        status = trial.status(root)
-        if status["state"] != "trial" or not status["boots"]:
+        kind, status = kinds.find(agent.port)
+        if not kind or not status["boots"]:
             return
         if clock.elapsed_ms(start) >= status["deadline_s"] * 1000:
             break
@@ -31,5 +30,5 @@ async def watch(agent: "Any") -> None:
     link = "connected" if agent.client and agent.client.connected else "no connection"
     reason = "not confirmed within %d s, %s: %s" % (status["deadline_s"], link, (await agent.healthy())[1])
     # It may have been confirmed while the health checks ran; then there is nothing to undo.
-    if trial.failed(root, reason):
+    if trial.failed(kinds.folder(agent.port, kind), reason):
         agent.port.reset()

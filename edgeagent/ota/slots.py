@@ -83,6 +83,27 @@ class Slots:
         )
         trial.save(root, document)
 
+    def writer(self, place: str, manifest: "Any", hashes: "Any") -> "Any":
+        """What takes the blocks of an artifact (writer.Writer). place: of `prepare`. hashes: file of the hash list.
+
+        Raises UpdateError "bundle".
+        """
+        from edgeagent.ota.writer import Writer
+
+        return Writer(place, manifest, hashes)
+
+    def version(self, agent: "Any") -> "str | None":
+        """The version that runs."""
+        return str(agent.version)
+
+    def runs(self, status: "dict[str, Any]") -> bool:
+        """True if what runs now is what `status` has put on trial."""
+        return trial.Running.slot in (None, status["active"])
+
+    def confirm(self) -> None:
+        """As trial.confirm."""
+        trial.confirm(self.root)
+
     def _idle(self) -> "dict[str, Any]":
         """The state, if there is no trial."""
         document = trial.status(self.root)

@@ -166,16 +166,13 @@ def _made_for(boards: "list[str]", facts: "dict[str, Any]") -> bool:
     return False
 
 
-def check(
-    info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | None", floor: int, kind: str = "application"
-) -> None:
+def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | None", floor: int) -> None:
     """Refuse what is not for this device, now.
 
     info: of a verified envelope.
     facts: Agent.facts() and the device's configuration, of which board, hardware and runtime ("micropython 1.29.0")
-    count, and what the manifest requires. running: version that runs. floor: least security version. kind: what
-    the caller can install.
-    Raises UpdateError "type", "board", "runtime", "requires", "abi", "expired", "security-version", "same-version" or
+    count, and what the manifest requires. running: version that runs. floor: least security version.
+    Raises UpdateError "board", "runtime", "requires", "abi", "expired", "security-version", "same-version" or
     "downgrade", with the artifact's own value.
     """
     abi = getattr(sys.implementation, "_mpy", 0) & 0xFF
@@ -187,7 +184,6 @@ def check(
     # Going back by permission: the floor stays where it is all the same.
     allowed = running in (info.downgrade or ())
     rules: "Any" = (
-        ("type", (info.type or "application") != kind, info.type),
         ("board", not _made_for(info.boards, facts), info.boards),
         ("runtime", info.runtime not in ("any", facts["runtime"].split(" ")[0]), info.runtime),
         ("requires", missing, missing),

@@ -341,10 +341,6 @@ class Rules(Case):
         self.check(floor=3, security_version=3)
         self.refused("security-version", floor=3, security_version=2)
 
-    def test_image_of_another_type(self):
-        self.check(type="application")
-        self.refused("type", type="firmware")
-
     def test_hardware_revisions(self):
         for hardware, boards in (
             ("2", ["TEST@2"]),

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an update may replace: the application, the agent itself, the firmware.
+
+Each kind has a folder with a state of its own (trial.py), the application's being the port's `slots_dir` and the others
+lying in that. One trial at a time: a version must prove itself on a device of which nothing else is in doubt.
+A target is what fills and activates one kind: `slots.Slots`, or another class with its methods.
+"""
+
+from edgeagent.compat import Any
+from edgeagent.errors import UpdateError
+from edgeagent.ota import trial
+
+KINDS = ("application", "agent", "firmware")
+
+
+def folder(port: "Any", kind: str = "application") -> str:
+    """Where the state of a kind is. port: has slots_dir."""
+    return str(port.slots_dir + ("" if kind == "application" else "/" + kind))
+
+
+def find(port: "Any", job: "str | None" = None) -> "tuple[str, dict[str, Any]]":
+    """(kind, trial.status) of what is on trial, or of what job execution `job` installed; ("", {}) if nothing is."""
+    for kind in KINDS:
+        status = trial.status(folder(port, kind))
+        if status["job"] == job if job else status["state"] == "trial":
+            return kind, status
+    return "", {}
+
+
+def target(port: "Any", kind: str) -> "Any":
+    """What installs a kind. Raises UpdateError "type" if this device cannot."""
+    from edgeagent.ota.slots import Slots
+
+    if kind != "application":
+        raise UpdateError("type", kind)
+    return Slots(folder(port, kind))
