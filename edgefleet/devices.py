@@ -33,6 +33,12 @@ PLATFORMS = {"ESP32": "esp32", "RPI_PICO": "rp2", "UNIX": "linux"}  # beginning 
 OPTIMISE = 3  # without line numbers, which would be a tenth of the bytes; tracebacks still name file and function
 # What is imported by a name made at run time: folder → what a module in it defines then; and the modules that do it.
 LOADED_BY_NAME = {"edgeagent.jobs": ("run", "RESUME"), "edgeagent": ("Part",)}
+# Classes of which applications get objects: what their methods are called with stays as docs/application.md has it.
+HANDED_OUT = {
+    "Client": "edgeagent.mqtt.client",
+    "JobContext": "edgeagent.jobs.runner",
+    "MicroPythonPort": "edgeagent.ports.micropython",
+}
 LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch")
 
 
@@ -86,6 +92,7 @@ def agent_sources(board: str = "") -> dict[str, str]:
         },
         public=edgeagent.PUBLIC,
         public_modules=edgeagent.PUBLIC_MODULES,
+        handed_out=HANDED_OUT,
         dynamic=LOADERS,
         platform=platform,
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from edgefleet.artifacts.modules import PACKAGE, LinkError, Program, Target
 from edgefleet.artifacts.references import Item, Lazy, Use, items
+from edgefleet.artifacts.shorten import shorten
 
 
 def link(
@@ -26,6 +27,7 @@ def link(
     loaded_by_name: Mapping[str, Collection[str]],
     public: Mapping[str, str],
     public_modules: Mapping[str, str],
+    handed_out: Mapping[str, str] | None = None,
     dynamic: Collection[str] = (),
     platform: str = "",
 ) -> dict[str, str]:
@@ -37,6 +39,7 @@ def link(
     in `dynamic` do that.
     public: name → module that defines it, importable from the package. public_modules: name → "MODULE NAME NAME …":
     `from edgeagent import log; log.info(…)` (the package itself, which holds those names).
+    handed_out: class → its module, where applications get an object of it without importing it.
     platform: the board's sys.platform; "" if it may be any.
     Raises LinkError.
     """
@@ -45,17 +48,19 @@ def link(
     found.collect([PACKAGE, *resident, *loaded_by_name])
     for name, module in public.items():
         found.export(PACKAGE, name, found.member(module, name))
+    visible = [*public.items(), *(handed_out or {}).items()]
     for text in public_modules.values():
         module, *members = text.split()
         for name in members:
             found.export(PACKAGE, name, found.member(module, name))
+            visible.append((name, module))
     found.group([PACKAGE, *resident], loaded_by_name)
     for module, names in loaded_by_name.items():
         for name in names:
             found.export(found.bundle_of[module], name, found.member(module, name))
     found.reach()
     found.move()
-    return found.sources(sorted(public_modules))
+    return found.sources(sorted(public_modules), [found.member(module, name) for name, module in visible])
 
 
 class _Linker:
@@ -195,8 +200,8 @@ class _Linker:
             raise LinkError(f"{use.via}: {use.target.name} is read through {use.alias} and lies elsewhere")
         return True
 
-    def sources(self, public_modules: Sequence[str]) -> dict[str, str]:
-        """Name → source of each bundle."""
+    def sources(self, public_modules: Sequence[str], visible: Sequence[Target]) -> dict[str, str]:
+        """Name → source of each bundle. visible: what applications get into their hands."""
         bundles = sorted({item.home for item in self.live})
         packages = sorted({name.rpartition(".")[0] for name in bundles} - {"", *bundles})
         for bundle in bundles:
@@ -206,7 +211,14 @@ class _Linker:
             for target in names.foreign:
                 there = target.kind == "def" and self.names[self.home(target)].final[target]
                 names.add(target, there or target.name or target.module)
-        return {bundle: _Writer(self, bundle).source(public_modules, packages) for bundle in bundles}
+        parts = {bundle: _Writer(self, bundle).parts(public_modules, packages) for bundle in bundles}
+        code = {bundle: [part for part in found if isinstance(part, ast.stmt)] for bundle, found in parts.items()}
+        shorten(code, {(self.home(target), self.names[self.home(target)].final[target]) for target in visible})
+        return {bundle: "".join(_text(part) + "\n" for part in found) for bundle, found in parts.items()}
+
+
+def _text(part: ast.stmt | str) -> str:
+    return part if isinstance(part, str) else ast.unparse(ast.fix_missing_locations(part))
 
 
 class _Names:
@@ -264,18 +276,18 @@ class _Writer(ast.NodeTransformer):
         self.names = linker.names[bundle]
         self.bundle = bundle
 
-    def source(self, modules: Sequence[str], packages: Sequence[str]) -> str:
-        """modules: public names of the package for itself. packages: to be loaded, so that dropping what lies in
-        them finds them.
+    def parts(self, modules: Sequence[str], packages: Sequence[str]) -> list[ast.stmt | str]:
+        """Statements and comments. modules: public names of the package for itself. packages: to be loaded, so that
+        dropping what lies in them finds them.
         """
-        body: list[str] = []
+        body: list[ast.stmt | str] = []
         module = ""
         for item in self.linker.live:
             if item.home == self.bundle:
                 if item.module.name != module:
                     module = item.module.name
                     body.append(f"# {module}")
-                body.append(ast.unparse(ast.fix_missing_locations(self.visit(item.node))))
+                body.append(self.visit(item.node))
         aliases = sorted(
             (name, final) for name, target in self.names.exported.items() if (final := self.names.final[target]) != name
         )
@@ -283,7 +295,7 @@ class _Writer(ast.NodeTransformer):
         if self.bundle == PACKAGE:
             tail += [f"__import__({name!r})" for name in packages]
             tail += [f"{' = '.join(modules)} = __import__({PACKAGE!r})"] if modules else []
-        return "\n".join([*self.imports(), *body, *tail]) + "\n"
+        return [*ast.parse("\n".join(self.imports())).body, *body, *ast.parse("\n".join(tail)).body]
 
     def imports(self) -> list[str]:
         """Firmware modules, then names of other bundles."""

@@ -86,7 +86,7 @@ MUTANTS = (
     _m("valid-when-activated", "ota/slots.py", '"state": "trial",', '"state": "confirmed",', "rollback cut 9"),
     _m("old-boot-count", "ota/slots.py", '                "boots": 0,\n', "", "again cut"),
     _m("floor-forgotten", "ota/slots.py", 'known.get("security_version", 0)', "0", "update cut 9"),
-    _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def _idle", "        return\n\n    def _idle", "update cut 9"),
+    _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def writer", "        return\n\n    def _idle", "update cut 9"),
     _m("state-not-begun", "ota/slots.py", '            if not document["n"]:\n', '            if document["n"] < 0:\n', "first cut, first linux"),
     _m("slot-made-without-a-sync", "ota/slots.py", "            make_dirs(path)\n", '            __import__("os").mkdir(path)\n', "update linux, many linux"),
     # safety
