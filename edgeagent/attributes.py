@@ -9,6 +9,7 @@ reason logged.
 from edgeagent import log
 from edgeagent.compat import Any, exc_text
 from edgeagent.errors import ConfigError
+from edgeagent.jobs.protocol import is_name
 
 
 def _plain(value: Any, flat: bool = False) -> bool:
@@ -47,11 +48,8 @@ class Attributes:
 
         name: 1 to 64 letters, digits, `_`, `-`.
         """
-        good = 0 < len(name) <= 64 and (callable(value) or _plain(value))
-        for char in name:
-            # Dots would be read as levels by index queries (shadow.reported.NAME).
-            good = good and char.lower() in "abcdefghijklmnopqrstuvwxyz0123456789_-"
-        if not good:
+        # Dots would be read as levels by index queries (shadow.reported.NAME).
+        if not is_name(name) or not (callable(value) or _plain(value)):
             raise ConfigError("attribute " + name, "name or value not allowed")
         self._sources[name] = value
 

@@ -9,12 +9,13 @@ A URL is a secret for as long as it lasts: it stands in no log line and no error
 import asyncio
 import gc
 
-from edgeagent.compat import Any, const, exc_text
+from edgeagent.compat import MICROPYTHON, Any, const, exc_text
 from edgeagent.errors import AgentError, ConfigError, ProtocolError, TransportError
 
 _HEAD = const(4096)  # bytes of a response head
 _TEXT = const(1024)  # of a body that nobody takes: what S3 says about an error is at its beginning
 _WAIT_S = const(30)  # for the connection and for each piece
+_PAUSE_S = const(600)  # the MQTT session stays closed for at most so long during one request
 _PIECE = const(1024)  # sent or received at once: larger blocks are hard to get on a board
 
 
@@ -136,10 +137,22 @@ async def request(
         gc.collect()
 
 
+async def ask(agent: "Any", method: str, url: str, *rest: "Any") -> "tuple[int, bytes, bytes]":
+    """`request` with the agent's CA. On boards MQTT is closed meanwhile: a plain ESP32 has room for one TLS session."""
+    config = agent.config
+    try:
+        if MICROPYTHON:
+            agent.pause = _PAUSE_S
+            await agent.client.close()
+            gc.collect()
+        return await request(agent.port, method, url, config.https_ca or config.ca, *rest)
+    finally:
+        agent.pause = 0
+
+
 async def put(agent: "Any", url: str, body: "Any", size: int) -> str:
     """Store an object by a presigned URL; "" or why it is refused. Raises as `request`, TransportError for HTTP 5xx."""
-    config = agent.config
-    status, _, text = await request(agent.port, "PUT", url, config.https_ca or config.ca, "", body, size)
+    status, _, text = await ask(agent, "PUT", url, "", body, size)
     if status // 100 == 2:
         return ""
     why = "HTTP %d" % status

@@ -36,7 +36,6 @@ from edgeagent.mqtt.backoff import Backoff
 PART = 1048576
 _PIECE = const(4096)
 _TRIES = const(6)  # in a row, each once there is a link
-_PAUSE_S = const(600)  # the session stays closed for at most so long during one PUT
 
 
 def _hex(digest: "Any") -> str:
@@ -182,17 +181,9 @@ class Upload:
             await asyncio.sleep(backoff.next())
 
     async def _store(self) -> None:
-        agent = self._job.agent
         if self.part >= len(self._urls):
             raise JobFailed("part %d: no URL" % self.part)
-        try:
-            if MICROPYTHON:
-                agent.pause = _PAUSE_S  # a plain ESP32 has room for one TLS session
-                await agent.client.close()
-                gc.collect()
-            with self._open("rb") as f:
-                why = await self._put(agent, self._urls[self.part], f, self.held)
-        finally:
-            agent.pause = 0
+        with self._open("rb") as f:
+            why = await self._put(self._job.agent, self._urls[self.part], f, self.held)
         if why:
             raise JobFailed("part %d: %s" % (self.part, why))

@@ -6,16 +6,14 @@ between to report and to hear of a cancelled job.
 """
 
 import asyncio
-import gc
 
 from edgeagent import clock, https
-from edgeagent.compat import MICROPYTHON, Any, const
+from edgeagent.compat import Any, const
 from edgeagent.errors import ProtocolError, TransportError, UpdateError
 
 PART = 256  # blocks of one request, 1 MiB
 _BLOCK = const(4096)
 _OUTAGE_S = const(3600)
-_PAUSE_S = const(600)  # of MQTT, for at most so long
 _MOST = const(25165824)  # bytes of an object: as of a stream
 _TRIES = const(7)  # in a row without a block, each once there is a link
 
@@ -29,7 +27,6 @@ async def fetch(
     """
     total = (size + _BLOCK - 1) // _BLOCK
     have = have or bytearray((total + 7) // 8)
-    config = agent.config
     held = getattr(agent.client, "spare", None) or bytearray(_BLOCK)
     etag = b""
     tries = moved = number = end = 0
@@ -97,13 +94,7 @@ async def fetch(
             headers += "If-Range: %s\r\n" % etag.decode()
         try:
             await asyncio.wait_for(agent.connected.wait(), _OUTAGE_S)
-            if MICROPYTHON:
-                agent.pause = _PAUSE_S
-                await agent.client.close()
-                gc.collect()
-            status, head, text = await https.request(
-                agent.port, "GET", url, config.https_ca or config.ca, headers, None, 0, take, begin
-            )
+            status, head, text = await https.ask(agent, "GET", url, headers, None, 0, take, begin)
             why = "HTTP %d" % status
             if status // 100 == 3:
                 moved += 1
@@ -117,8 +108,6 @@ async def fetch(
             raise UpdateError("transfer", "no link") from None
         except (ProtocolError, TransportError) as error:
             why = str(error)
-        finally:
-            agent.pause = 0
         if number > before:
             since = clock.ticks()
             got = 0

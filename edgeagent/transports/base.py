@@ -182,22 +182,23 @@ class Transport:
         """False: a handler failed, and the message is not to be acknowledged."""
         topic = message.topic
         size = len(topic.encode()) + 2 + 2 * message.qos + len(message.payload)  # as MQTT 3.1.1 counts a PUBLISH
+        handlers: list[Callable[[str, Any], Any]]
+        what: bytearray | int
         if size > LIMITS.MQTT_PACKET:
             log.warning("mqtt", "%s: dropped %d bytes", topic, size)
-            for told in self.oversized:
-                told(topic, size)
-            return True
+            handlers, what = list(self.oversized), size
+        else:
+            handlers = [handler for name, handler in self._handlers if topics.matches(name, topic)]
+            what = bytearray(message.payload)
         handled = True
-        payload = bytearray(message.payload)
-        for name, handler in list(self._handlers):
-            if topics.matches(name, topic):
-                try:
-                    result = handler(topic, payload)
-                    if hasattr(result, "send"):
-                        await result
-                except Exception as error:  # the application's; the link is not to blame
-                    log.error("mqtt", "%s: %s", topic, exc_text(error))
-                    handled = False
+        for handler in handlers:
+            try:
+                result = handler(topic, what)
+                if hasattr(result, "send"):
+                    await result
+            except Exception as error:  # the application's; the link is not to blame
+                log.error("mqtt", "%s: %s", topic, exc_text(error))
+                handled = False
         return handled
 
     # --- sending

@@ -8,13 +8,16 @@ import asyncio
 import binascii
 import json
 import os
+import unittest
 
-from edgeagent import clock, compat
+from edgeagent import clock, compat, log
 from edgeagent.errors import Refused, TransportError
 from edgeagent.jobs import journal
 from edgeagent.jobs.registry import Handlers
 from edgeagent.jobs.runner import Runner
+from edgeagent.mqtt import backoff
 
+NEXT = backoff.Backoff.next
 TERMINAL = ("SUCCEEDED", "FAILED", "REJECTED", "CANCELED", "TIMED_OUT")
 FOLDER = "job-test-" + binascii.hexlify(os.urandom(6)).decode()  # test processes share a working folder
 
@@ -351,3 +354,19 @@ class Fuse:
         elif self.mode == "after":
             act()
         raise PowerCut("power cut")
+
+
+class Quick(unittest.TestCase):
+    """A service, an empty flash, no log, and retries that wait for milliseconds."""
+
+    def setUp(self):
+        wipe()
+        log.configure(log.INFO, lambda line: None)
+        backoff.Backoff.next = lambda self: 0.001
+        Port.resets = True
+        self.service = Service()
+
+    def tearDown(self):
+        backoff.Backoff.next = NEXT
+        log.configure(log.INFO, print)
+        wipe()

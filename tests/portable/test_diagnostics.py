@@ -10,11 +10,18 @@ import unittest
 from edgeagent import compat, log, upload
 from edgeagent.errors import TransportError
 from edgeagent.jobs import diagnostics
-from edgeagent.mqtt import backoff
 from edgeagent.ota import trial
-from tests.portable.job_service import FOLDER, Device, Fuse, Port, PowerCut, Service, journal_is_empty, live, wipe
-
-NEXT = backoff.Backoff.next
+from tests.portable.job_service import (
+    FOLDER,
+    Device,
+    Fuse,
+    Port,
+    PowerCut,
+    Quick,
+    Service,
+    journal_is_empty,
+    live,
+)
 
 SPOOL = FOLDER + "/upload"
 BUILT_IN = ["time", "facts", "memory", "boot", "counters", "attributes", "slots", "crash", "log", "end"]
@@ -46,23 +53,17 @@ def objects(published):
     return whole
 
 
-class World(unittest.TestCase):
+class World(Quick):
     def setUp(self):
-        wipe()
-        log.configure(log.INFO, lambda line: None)
-        backoff.Backoff.next = lambda self: 0.001
-        Port.resets = True
-        self.service = Service()
+        super().setUp()
         self.published = []
         self.boots = 0
         self.collectors = []
         self.part = upload.PART
 
     def tearDown(self):
-        backoff.Backoff.next = NEXT
         upload.PART = diagnostics.PART = self.part
-        log.configure(log.INFO, print)
-        wipe()
+        super().tearDown()
 
     def small_parts(self, size=8192):
         upload.PART = diagnostics.PART = size

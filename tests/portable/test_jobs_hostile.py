@@ -5,13 +5,9 @@ import asyncio
 import json
 import unittest
 
-from edgeagent import log
 from edgeagent.errors import Refused, TransportError
-from edgeagent.mqtt import backoff
 from edgeagent.mqtt.rpc import Requests
-from tests.portable.job_service import TERMINAL, Device, Service, live, wipe
-
-NEXT = backoff.Backoff.next
+from tests.portable.job_service import TERMINAL, Device, Quick, live
 
 _PREFIX = "$aws/things/t/jobs/"
 
@@ -62,18 +58,7 @@ class WireDevice(Device):
         return found
 
 
-class Hostile(unittest.TestCase):
-    def setUp(self):
-        wipe()
-        log.configure(log.INFO, lambda line: None)
-        backoff.Backoff.next = lambda self: 0.001
-        self.service = Service()
-
-    def tearDown(self):
-        backoff.Backoff.next = NEXT
-        log.configure(log.INFO, print)
-        wipe()
-
+class Hostile(Quick):
     def run_both(self, spoil, handler=None):
         """Job "bad" and then job "good" on a device whose answers are spoilt; (status, details) of "bad"."""
 

@@ -3,26 +3,11 @@
 
 import unittest
 
-from edgeagent import log
 from edgeagent.errors import Refused
-from edgeagent.mqtt import backoff
-from tests.portable.job_service import Device, Service, live, wipe
-
-NEXT = backoff.Backoff.next
+from tests.portable.job_service import Device, Quick, live
 
 
-class Found(unittest.TestCase):
-    def setUp(self):
-        wipe()
-        log.configure(log.INFO, lambda line: None)
-        backoff.Backoff.next = lambda self: 0.001
-        self.service = Service()
-
-    def tearDown(self):
-        backoff.Backoff.next = NEXT
-        log.configure(log.INFO, print)
-        wipe()
-
+class Found(Quick):
     def add(self, queued_at):
         self.service.add("j", {"operation": "work"})
         self.service.find("j")["queuedAt"] = queued_at

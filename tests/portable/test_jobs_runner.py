@@ -4,29 +4,22 @@
 import asyncio
 import unittest
 
-from edgeagent import log
 from edgeagent.errors import JobFailed, JobRejected, Refused, UpdateError
-from edgeagent.mqtt import backoff
-from tests.portable.job_service import FOLDER, Attributes, Device, Fuse, Port, Service, journal_is_empty, live, wipe
+from tests.portable.job_service import (
+    FOLDER,
+    Attributes,
+    Device,
+    Fuse,
+    Port,
+    Quick,
+    Service,
+    journal_is_empty,
+    live,
+    wipe,
+)
 
-NEXT = backoff.Backoff.next
 
-
-class Quick(unittest.TestCase):
-    """Retries wait for milliseconds."""
-
-    def setUp(self):
-        wipe()
-        log.configure(log.INFO, lambda line: None)
-        backoff.Backoff.next = lambda self: 0.001
-        Port.resets = True
-        self.service = Service()
-
-    def tearDown(self):
-        backoff.Backoff.next = NEXT
-        log.configure(log.INFO, print)
-        wipe()
-
+class Case(Quick):
     def device(self, boot=1):
         return Device(self.service, boot)
 
@@ -34,7 +27,7 @@ class Quick(unittest.TestCase):
         return live(device, lambda d: d.idle())
 
 
-class Ending(Quick):
+class Ending(Case):
     def end(self, handler, document=None):
         device = self.device()
         device.handlers.register("work", handler)
@@ -150,7 +143,7 @@ class Ending(Quick):
         self.assertIsNone(self.device().handlers.get("document"))
 
 
-class Conditions(Quick):
+class Conditions(Case):
     def setUp(self):
         super().setUp()
         self.ran = []
@@ -209,7 +202,7 @@ class Conditions(Quick):
         self.assertEqual(self.service.details("j"), {})
 
 
-class StepTimer(Quick):
+class StepTimer(Case):
     def end(self, work, **members):
         device = self.device()
         device.handlers.register("work", work)
@@ -278,7 +271,7 @@ class StepTimer(Quick):
         self.assertEqual((ran, self.service.terminal("j")), ([], []))
 
 
-class Queue(Quick):
+class Queue(Case):
     def test_queued_jobs_run_one_after_the_other_in_order(self):
         device = self.device()
         running = []
@@ -323,7 +316,7 @@ class Queue(Quick):
         self.assertEqual(rests, ["start-next/+", "+/get/+", "+/update/+", "notify-next"])
 
 
-class Revoked(Quick):
+class Revoked(Case):
     def cancelled(self, act):
         device = self.device()
         seen = []
@@ -440,7 +433,7 @@ class Revoked(Quick):
         self.assertEqual(self.service.history, [("j", "SUCCEEDED")])
 
 
-class Link(Quick):
+class Link(Case):
     def test_a_lost_link_does_not_stop_the_handler_and_its_outcome_waits_for_the_next(self):
         device = self.device()
         done = []
@@ -550,7 +543,7 @@ class Link(Quick):
         self.assertIn("unknown operation", self.service.details("j")["reason"])
 
 
-class Resets(Quick):
+class Resets(Case):
     def two_boots(self, first, second=None, resume=False):
         """The handler `first` in boot 1, which ends by a power cut; `second` in boot 2."""
         device = self.device(1)
@@ -709,7 +702,7 @@ class Resets(Quick):
         self.assertEqual(self.service.details("j"), {"resumed": "false"})
 
 
-class PowerCuts(Quick):
+class PowerCuts(Case):
     def sweep(self, document, prepare, judge):
         """Cut the power at every file operation of a clean run, in every mode; then boot on until all is done."""
         for mode in ("before", "torn", "after"):
