@@ -2,7 +2,8 @@
 """Job operation of AWS OTA updates ("afr_ota" documents, CreateOTAUpdate): our artifact as one file of a stream.
 
 Document: {"afr_ota": {"protocols": ["MQTT"], "streamname": ID, "files": [{"fileid": n, "filesize": bytes,
-"sig-sha256-ecdsa": base64, ...}]}} (aws-iot-protocol.md 10.4). The file is the three parts of an artifact (docs/ota.md)
+"sig-sha256-ecdsa": base64, ...}]}} (aws-iot-protocol.md 10.4); without MQTT among the protocols but with HTTP, the file
+has "update_data_url": presigned URL. The file is the three parts of an artifact (docs/ota.md)
 one after the other: envelope, hash list, payload. They are fetched as ranges of it, and all rules of operation `ota`
 hold. On top, the code-signing signature over the SHA-256 of the whole file (ECDSA P-256 as DER, or "sig-sha256-rsa",
 PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. statusDetails: those of `ota`,
@@ -45,7 +46,7 @@ async def run(job: "Any") -> "dict[str, Any]":
         return await report(percent, **details)
 
     job.progress = progress
-    done = await ota.run(job, image.fetch, image.approve)
+    done = await ota.run(job, ota.fetch if image.url else image.fetch, image.approve)
     done["reason"] = "accepted  v" + done["version"]  # two spaces, as the AWS agents say it
     done["updatedBy"] = "  v" + done["previous"]
     return done
@@ -80,7 +81,9 @@ def _signature(text: "Any") -> bytes:
 
 
 class _Image:
-    """The single file of an update."""
+    """The single file of an update. url: where it is; "" if it is in a stream."""
+
+    url = _stream = ""
 
     def __init__(self, job: "Any") -> None:
         """Raises JobRejected."""
@@ -88,16 +91,22 @@ class _Image:
         member = "afr_ota"
         try:
             document = job.document[member]
-            member = "protocols"
-            if "MQTT" not in document[member]:
-                raise ValueError
-            member = "streamname"
-            self._stream = document[member]
-            for char in self._stream + "/" * (not 0 < len(self._stream) <= 128):
-                if char in "/+#":
-                    raise ValueError
             member = "files"
             (entry,) = document[member]
+            member = "protocols"
+            if "MQTT" in document[member]:
+                member = "streamname"
+                self._stream = document[member]
+                for char in self._stream + "/" * (not 0 < len(self._stream) <= 128):
+                    if char in "/+#":
+                        raise ValueError
+            elif "HTTP" in document[member]:
+                member = "update_data_url"
+                self.url = entry[member]
+                if self.url[:8] != "https://":
+                    raise ValueError
+            else:
+                raise ValueError
             member = "fileid"
             self._file = entry[member]
             if type(self._file) is not int or not 0 <= self._file < 256:
@@ -120,6 +129,7 @@ class _Image:
 
     async def open(self) -> None:
         """Find the parts by the envelope's own lengths, and ask for them as `ota` does. Raises UpdateError."""
+        self._ask({"envelope": min(self.size, _BLOCK)})
         head = bytearray()
         await ota.fetch(self._job, self._stream, self._file, min(self.size, _BLOCK), lambda _, data: head.extend(data))
         try:
@@ -136,8 +146,13 @@ class _Image:
             raise UpdateError("envelope", "not EAM1, incomplete or too large") from None
         hashes = self.size - payload
         self._starts = (0, at, hashes, self.size)
-        sizes = {"envelope": at, "blocks": hashes - at, "payload": payload}
-        self._job.document = {"stream": self._stream, "artifact": sizes}
+        self._ask({"envelope": at, "blocks": hashes - at, "payload": payload})
+
+    def _ask(self, sizes: "dict[str, int]") -> None:
+        """Make the document that of `ota`. sizes: of the parts."""
+        self._job.document = {"artifact": sizes, "url": self.url}
+        if self._stream:
+            self._job.document["stream"] = self._stream
 
     async def fetch(
         self, job: "Any", stream: str, part: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None

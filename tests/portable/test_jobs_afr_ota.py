@@ -11,9 +11,10 @@ from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import afr_ota
 from edgeagent.ota import trial
 from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, contents, pattern, sha, trust
-from tests.portable.ota_world import Job, Service
+from tests.portable.ota_world import Job, Reset, Service
 from tests.portable.signers import RsaKey
 from tests.portable.test_ota_handler import Case
+from tests.portable.test_ranges import URL, Server
 
 FILES = [("app.py", b"VERSION = 2"), ("data.bin", pattern(3 * BLOCK + 77))]
 
@@ -86,6 +87,21 @@ class Update(Case):
         )
         self.assertEqual(self.reports[-1][1]["self_test"], "active")
         self.assertEqual(self.reports[-1][1]["updatedBy"], "0x1000000")
+        self.assertEqual(self.service.requests, [])
+
+    def test_without_mqtt_among_the_protocols_it_comes_from_the_presigned_url(self):
+        server = Server(b"".join(self.artifact.parts()))
+        self.agent.open_stream = server.open_stream
+        self.agent.connected = server.connected
+        self.agent.config.ca = self.agent.config.https_ca = "ca.der"
+        self.agent.pause = 0
+        self.service.close = server.close
+        entry = {"update_data_url": URL, "auth_scheme": "aws.s3.presigned"}
+        self.assertRaises(
+            Reset,
+            lambda: self.run_job(document=document(self.artifact, protocols=["HTTP"], streamname=None, file=entry)),
+        )
+        self.assertEqual(contents(self.root + "/b"), dict(FILES))
         self.assertEqual(self.service.requests, [])
 
     def test_parts_of_any_length_are_cut_at_the_right_places(self):
@@ -164,7 +180,9 @@ class Update(Case):
     def test_a_malformed_document_is_rejected_naming_the_member(self):
         good = document(self.artifact)["afr_ota"]["files"][0]
         for changes, named in (
-            ({"protocols": ["HTTP"]}, "protocols"),
+            ({"protocols": ["BLE"]}, "protocols"),
+            ({"protocols": ["HTTP"]}, "update_data_url"),
+            ({"protocols": ["HTTP"], "file": {"update_data_url": "http://plain"}}, "update_data_url"),
             ({"protocols": 7}, "protocols"),
             ({"streamname": "a/b"}, "streamname"),
             ({"streamname": ""}, "streamname"),
