@@ -216,7 +216,8 @@ def _install(
         document["state_dir"], document["slots_dir"] = "state", "slots"
     if trust is not None:
         document["trust"] = f"{root}certs/trust.json"
-        (files / "certs" / "trust.json").write_text(json.dumps(trust))
+        for name in ("trust.json", "trust.json.bak"):  # two copies, as the agent itself keeps them
+            trial.write_sealed(str(files / "certs" / name), dict(trust))
     try:
         parse(document, str(files))
     except ConfigError as error:
