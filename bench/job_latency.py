@@ -15,7 +15,7 @@ from edgefleet.artifacts import build, sign
 from examples.demo.judge import Judge
 from examples.demo.processes import FleetManager, LinuxAgent
 from hil.virtual_board import VirtualBoard
-from tests.integration.peer import Peer, register_device
+from tests.integration.peer import listen
 
 JOBS = 60
 APPLICATION = """
@@ -48,7 +48,7 @@ def _one(fleet: FleetManager, judge: Judge, folder: Path, board: str) -> dict[st
     artifact.write(place / "artifact")
     command = ["device", "prepare", str(place / "files"), "--serial", thing, "--board", board]
     fleet.run(*command, "--application", str(place / "artifact"))
-    listener = _listener(fleet, judge, place, thing)
+    listener = listen(fleet, judge, place, f"edge/{thing}/started", f"listener-{thing}")
     device: LinuxAgent | VirtualBoard
     if board == "linux":
         device = LinuxAgent(place / "files")
@@ -78,21 +78,3 @@ def _one(fleet: FleetManager, judge: Judge, folder: Path, board: str) -> dict[st
             device.stop()
     cuts = statistics.quantiles(spent, n=100, method="inclusive")
     return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)}
-
-
-def _listener(fleet: FleetManager, judge: Judge, folder: Path, thing: str) -> Peer:
-    name = f"listener-{thing}"
-    parts = (f"client/{name}", f"topic/edge/{thing}/started", f"topicfilter/edge/{thing}/started")
-    statement = {
-        "Effect": "Allow",
-        "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"],
-        "Resource": [f"arn:aws:iot:*:*:{part}" for part in parts],
-    }
-    judge.iot.create_policy(
-        policyName=name, policyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    )
-    peer = Peer(fleet, name, register_device(judge, folder, name, name))
-    if not peer.connect():
-        raise RuntimeError("the listener was not let in")
-    peer.subscribe(f"edge/{thing}/started")
-    return peer

@@ -21,7 +21,8 @@ from edgeagent.defender import Part, check
 from edgeagent.errors import ConfigError
 from edgeagent.ports.linux.metrics import Metrics
 from tests.device.test_agent import Machine
-from tests.device.test_mosquitto import MOSQUITTO, Broker, mosquitto
+from tests.device.test_mosquitto import Broker, mosquitto
+from tests.support import MOSQUITTO
 
 __all__ = ["mosquitto"]
 TOPIC = topics.defender("meter")

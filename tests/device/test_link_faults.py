@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -20,10 +19,9 @@ import pytest
 from hil.link_faults import Fault, Framer, LinkFaults, main, parse
 from tests.device.test_mqtt_tls import RUNTIMES, Device, Runtime, flash
 from tests.fleet.broker_support import Peer, world, yard
-from tests.support import ROOT
+from tests.support import MOSQUITTO, ROOT
 
 PROGRAM = ROOT / "tests" / "device" / "link_program.py"
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 SESSION_S = 20  # for a session with one bad link
 WAIT_S = 6  # the longest wait in it: a connect of 2 s; a publish of 2 s that has to wait for a link
 MESSAGES = ["m0", "m1", "m2"]

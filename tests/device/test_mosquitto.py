@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,8 +17,8 @@ import pytest
 from edgefleet.pki import Authority
 from tests.device.test_mqtt_tls import RUNTIMES, Device, Runtime
 from tests.fleet.broker_support import Credentials
+from tests.support import MOSQUITTO
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the system package mosquitto")
 
 

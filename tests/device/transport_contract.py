@@ -29,8 +29,8 @@ from edgeagent.ports.linux import LinuxPort
 from edgeagent.transports import make_client
 from edgefleet.broker import Limits
 from tests.fleet.broker_support import WAIT, Credentials, Grant, Peer, World, Yard, new_yard, world, yard
+from tests.support import MOSQUITTO
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 BUILTIN: dict[str, Any] = {"type": "builtin"}
 SUBSCRIPTIONS = 20  # that the embedded broker allows a client here
 PAHO: dict[str, Any] = {"type": "paho"}

@@ -20,6 +20,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetManager]:
     manager.stop()
 
 
+@pytest.fixture
+def own_fleet(tmp_path: Path) -> Iterator[FleetManager]:
+    """One that a test may kill."""
+    manager = FleetManager(tmp_path / "data")
+    manager.start()
+    yield manager
+    manager.stop()
+
+
 @pytest.fixture(scope="module")
 def judge(fleet: FleetManager) -> Judge:
     return Judge(fleet)

@@ -122,3 +122,16 @@ class Peer:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+
+
+def listen(fleet: FleetManager, judge: Judge, folder: Path, topic: str, name: str = "listener") -> Peer:
+    """A stranger who may hear one topic."""
+    allowed = [f"arn:aws:iot:*:*:{part}" for part in (f"client/{name}", f"topic/{topic}", f"topicfilter/{topic}")]
+    statement = {"Effect": "Allow", "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"], "Resource": allowed}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    judge.iot.create_policy(policyName=name, policyDocument=json.dumps(document))
+    peer = Peer(fleet, name, register_device(judge, folder, name, name))
+    if not peer.connect():
+        raise RuntimeError("the listener was not let in")
+    peer.subscribe(topic)
+    return peer

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ VERSIONS = {"1.0.0": "v1", "2.0.0": "v2", "3.0.0": "bad"}
 
 class Rig:
     """A board called `thing` that has been onboarded and runs 1.0.0."""
+
+    settings: Mapping[str, Any] = {}  # further members of agent.json
 
     def __init__(self, fleet: FleetManager, judge: Judge, folder: Path, thing: str, heap: str = "128k") -> None:
         self.fleet, self.judge, self.folder, self.thing = fleet, judge, folder, thing
@@ -43,7 +46,7 @@ class Rig:
         )
         devices.prepare(
             files,
-            config,
+            {**config, **self.settings},
             on_board=True,
             board="UNIX_VIRTUAL",
             ca=Path(ready["ca"]),

@@ -14,7 +14,7 @@ from edgefleet.artifacts import build, sign
 from examples.demo.judge import Judge, wait_for
 from examples.demo.processes import FleetManager, LinuxAgent
 from hil.virtual_board import VirtualBoard
-from tests.integration.peer import Peer, register_device
+from tests.integration.peer import listen
 from tests.support import ROOT
 
 HOST = "linux"
@@ -112,19 +112,6 @@ def test_the_sensor_board_sends_what_changed_and_obeys_its_shadow(
     wait_for(lambda: heard(45.0), lambda: f"{values} {device.console()[-800:]}", 40)
     assert sorted(set(values)) == [25.0, 45.0]
     listener.close()
-
-
-def listen(fleet: FleetManager, judge: Judge, folder: Path, topic: str) -> Peer:
-    """A stranger who may hear telemetry."""
-    iot = judge.iot
-    allowed = [f"arn:aws:iot:*:*:{part}" for part in ("client/listener", f"topic/{topic}", f"topicfilter/{topic}")]
-    statement = {"Effect": "Allow", "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"], "Resource": allowed}
-    document = {"Version": "2012-10-17", "Statement": [statement]}
-    iot.create_policy(policyName="listener", policyDocument=json.dumps(document))
-    peer = Peer(fleet, "listener", register_device(judge, folder, "listener", "listener"))
-    assert peer.connect()
-    peer.subscribe(topic)
-    return peer
 
 
 @on("pi_service", (HOST, ""))

@@ -7,11 +7,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from examples.demo import factory
 from examples.demo.judge import Judge, wait_for
@@ -21,14 +18,6 @@ from tests.integration.rig import Rig
 from tests.support import ROOT
 
 SEED = 20261123
-
-
-@pytest.fixture
-def own_fleet(tmp_path: Path) -> Iterator[FleetManager]:
-    manager = FleetManager(tmp_path / "data")
-    manager.start()
-    yield manager
-    manager.stop()
 
 
 class Workload:

@@ -9,14 +9,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgefleet import devices
-from edgefleet.artifacts import sign
 from examples.demo.judge import Judge, wait_for
 from examples.demo.processes import FleetManager
 from hil.virtual_board import die_with_parent
@@ -171,6 +168,8 @@ agent.services.append(measure)
 class MeasuringRig(Rig):
     """A board whose application measures twenty times a second."""
 
+    settings = {"telemetry": SETTINGS}
+
     def _release(self, source: Path, version: str) -> None:
         if version == "1.0.0":
             changed = self.folder / "measuring"
@@ -180,39 +179,9 @@ class MeasuringRig(Rig):
             source = changed
         super()._release(source, version)
 
-    def _files(self, heap: str) -> Path:
-        ready = self.fleet.ready
-        files = self.folder / "files"
-        config = devices.configuration(
-            endpoint=ready["endpoint"],
-            port=ready["mqtt_port"],
-            template=ready["template"],
-            parameters={"SerialNumber": self.thing},
-        )
-        config["telemetry"] = SETTINGS
-        devices.prepare(
-            files,
-            config,
-            on_board=True,
-            ca=Path(ready["ca"]),
-            claim_certificate=Path(ready["claim_certificate"]),
-            claim_key=Path(ready["claim_key"]),
-            trust=sign.trust_document([self.key]),
-            application=self.folder / "1.0.0",
-        )
-        return files
-
     def durable(self, boot: str) -> int:
         found = re.findall(rf"^durable {boot} (\d+)\r?$", self.board.console, re.M)
         return max(map(int, found), default=0)
-
-
-@pytest.fixture
-def own_fleet(tmp_path: Path) -> Iterator[FleetManager]:
-    manager = FleetManager(tmp_path / "data")
-    manager.start()
-    yield manager
-    manager.stop()
 
 
 def test_what_a_board_measured_offline_arrives_after_power_cut_and_reconnect(
