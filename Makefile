@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint unit bench bench-ota clean fuzz soak model cuts storms
+.PHONY: demo test lint unit bench bench-ota clean fuzz soak model cuts storms bad-apps
 
 demo: $(VENV)/.demo-ready
 	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
@@ -46,6 +46,10 @@ cuts: $(VENV)/.dev-ready
 # A million storms of up to eight cuts in a row.
 storms: $(VENV)/.dev-ready
 	$(BIN)/python -m hil.cuts --storms 1000000 --jobs 2 $(CUTS_ARGS)
+
+# Applications that do everything wrong, each as an update of a virtual board; APPS="NAME ..." plays some.
+bad-apps: $(VENV)/.dev-ready
+	$(BIN)/python -m tests.integration.bad_apps $(APPS)
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

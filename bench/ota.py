@@ -10,6 +10,7 @@ throughput  the agent's MQTT client and Fetcher on CPython, without TLS, against
 cuts        100 power cuts at random flash operations of one update of 1.5 MB, on littlefs in MicroPython: what is
             downloaded over all boots, against the payload.
 flash       programmed and erased bytes of one such update without cuts, and records written beside the payload.
+delta       patches between real releases, and what applying them costs (bench/delta.py).
 verify      operations of each signature scheme (bench/verify.py).
 heap        what the update takes of the heap beyond the agent's own, at most, in the same program: with a payload of
             1.5 MB, and with 100 files.
@@ -28,6 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.delta import deltas
 from bench.verify import verify
 from edgeagent.mqtt.client import Client
 from edgeagent.ota.transfer import Fetcher
@@ -200,6 +202,7 @@ def main() -> int:
     found: dict[str, Any] = dict(throughput())
     for mode in ("flash", "cuts", "heap-payload", "heap-files"):
         found |= board(mode)
+    found |= deltas()
     found["verify"] = verify()
     for name, value in found.items():
         print(f"{name:32} {value}")

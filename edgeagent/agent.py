@@ -28,6 +28,7 @@ from edgeagent.jobs.runner import Runner
 from edgeagent.mqtt.backoff import Backoff
 from edgeagent.mqtt.client import Client
 from edgeagent.mqtt.rpc import Requests
+from edgeagent.ota import Running
 from edgeagent.ports import detect
 from edgeagent.shadow import Shadow
 
@@ -73,6 +74,7 @@ class Agent:
         self._presence = None
         self._parts: "dict[str, Any]" = {}
         self._checks: "list[Any]" = []
+        self.hooks: "dict[str, Any]" = {}  # of updates: functions by name; see ota/gate.py
         self._tasks: "list[Any]" = []
 
     @classmethod
@@ -110,6 +112,19 @@ class Agent:
         Unhealthy: it raises, or returns False or (False, reason).
         """
         self._checks.append(function)
+        return function
+
+    def may_update(self, function: "Any") -> "Any":
+        """Decorator: a function (plain or async) of "download" or "restart": may an update do that now?
+
+        Not now: it returns False or (False, reason), or raises. It is asked again every few seconds.
+        """
+        self.hooks["may_update"] = function
+        return function
+
+    def battery(self, function: "Any") -> "Any":
+        """Decorator: a function (plain or async) that returns the battery's charge in percent."""
+        self.hooks["battery"] = function
         return function
 
     def diagnostics(self, name: str) -> "Any":
@@ -161,25 +176,36 @@ class Agent:
     async def healthy(self) -> "tuple[bool, str]":
         """(True, "") if all health checks pass, else (False, reason)."""
         for check in self._checks:
-            why = "returned False"
-            try:
-                result = check()
-                if hasattr(result, "send"):
-                    result = await asyncio.wait_for(result, _CHECK_S)
-                if isinstance(result, tuple):
-                    result, why = result
-            except Exception as error:  # the application's; TimeoutError: no answer
-                result = False
-                why = exc_text(error)
+            result, why = await self.ask(check)
             if result is False:
                 return False, "%s: %s" % (getattr(check, "__name__", "check"), why)
         return True, ""
 
+    async def ask(self, function: "Any", *arguments: "Any") -> "Any":
+        """(result, reason) of a function of the application; result is False if it raises, or has not answered in time.
+
+        function: plain or async, and may return such a pair.
+        """
+        why = "returned False"
+        try:
+            result = function(*arguments)
+            if hasattr(result, "send"):
+                result = await asyncio.wait_for(result, _CHECK_S)
+            if isinstance(result, tuple):
+                result, why = result
+        except Exception as error:  # the application's; TimeoutError: no answer
+            result = False
+            why = exc_text(error)
+        return result, why
+
     def facts(self) -> "dict[str, Any]":
-        """What this device is: board, chip, runtime, port, agent (version), firmware (application version)."""
+        """What this device is: board, chip, runtime, port, agent (version), firmware (application version), and
+        artifact, by which the fleet manager finds out which deltas are worth making.
+        """
         facts = self.port.facts()
         facts["agent"] = __version__
         facts["firmware"] = self.version
+        facts["artifact"] = Running.artifact
         return facts  # type: ignore[no-any-return]
 
     def configure(self, config: "Any") -> None:
@@ -204,7 +230,7 @@ class Agent:
             from edgeagent.ota.guard import watch
 
             self._begin(lambda: watch(self))
-        for name in ("telemetry", "defender"):
+        for name in ("telemetry", "defender", "image"):
             if getattr(self.config, name, None):
                 self.part(name)
         for service in self.services:

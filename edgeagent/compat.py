@@ -13,7 +13,7 @@ try:
     # For annotations, which MicroPython drops: one name here is cheaper than a try/except in every module.
     from typing import Any as Any
 
-    from edgeagent import posix
+    from edgeagent import posix as posix
     from edgeagent.posix import const as const
     from edgeagent.posix import shut as shut
     from edgeagent.posix import wait_for as wait_for

@@ -23,6 +23,8 @@ Shape (members marked * are required):
     telemetry         see edgeagent/telemetry.py
     defender          see edgeagent/defender.py
     handlers          programs that jobs may run, see edgeagent/jobs/steps.py; boards have none
+    image             updates of the whole system by RAUC, see edgeagent/image.py; boards have none
+    update_window     {from, to, days}: when updates may be done, see edgeagent/ota/gate.py
     log_level         "debug" | "info" | "warning" | "error", default "info"
 Paths are relative to the folder of agent.json.
 """
@@ -61,6 +63,8 @@ class Config:
     telemetry: Any
     handlers: Any
     defender: Any
+    image: Any
+    update_window: Any
 
 
 def _texts(data: Any, folder: str, where: str, names: str) -> "dict[str, Any]":
@@ -131,7 +135,7 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
         raise ConfigError(source + "claim", "is missing (or an identity of its own)")
     made = Config()
     made.claim = claim
-    for name in ("transport", "telemetry", "defender", "handlers"):  # checked where they are used
+    for name in ("transport", "telemetry", "defender", "handlers", "image", "update_window"):  # checked where they are used
         setattr(made, name, data.get(name))
     for name in found:
         setattr(made, name, found[name])

@@ -8,6 +8,7 @@ slot.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ import edgeagent
 from edgeagent.config import parse
 from edgeagent.errors import ConfigError
 from edgeagent.identity import pem_to_der
+from edgeagent.limits import LIMITS
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
 from edgefleet.artifacts.build import Artifact, compile_file
@@ -33,13 +35,14 @@ PLATFORMS = {"ESP32": "esp32", "RPI_PICO": "rp2", "UNIX": "linux"}  # beginning 
 OPTIMISE = 3  # without line numbers, which would be a tenth of the bytes; tracebacks still name file and function
 # What is imported by a name made at run time: folder → what a module in it defines then; and the modules that do it.
 LOADED_BY_NAME = {"edgeagent.jobs": ("run", "RESUME"), "edgeagent": ("Part",)}
+STARTED: dict[str, tuple[str, ...]] = {"edgeagent.trampoline": ("run",)}  # by boards/common/main.py
 # Classes of which applications get objects: what their methods are called with stays as docs/application.md has it.
 HANDED_OUT = {
     "Client": "edgeagent.mqtt.client",
     "JobContext": "edgeagent.jobs.runner",
     "MicroPythonPort": "edgeagent.ports.micropython",
 }
-LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch")
+LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch", "edgeagent.trampoline")
 
 
 def configuration(
@@ -71,25 +74,38 @@ def agent_files() -> dict[str, Path]:
 
 
 @cache
-def agent_sources(board: str = "") -> dict[str, str]:
+def agent_sources(board: str = "", version: str = edgeagent.__version__) -> dict[str, str]:
     """Path on the board without its ending (`edgeagent/__init__`, `edgeagent/jobs/ota` …) → linked source.
 
     board: MicroPython's board name; only the port of that chip is in it. "": runs on all, with all ports.
+    version: what it says it is, if it is not the one that lies here unchanged.
     Raises LinkError.
     """
     files = agent_files()
+    if version == edgeagent.__version__:
+        return _linked(files[PACKAGE].parent.parent, files, board)
+    with tempfile.TemporaryDirectory() as scratch:
+        package = Path(scratch) / PACKAGE
+        shutil.copytree(files[PACKAGE].parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        init = package / "__init__.py"
+        init.write_text(init.read_text().replace(f'"{edgeagent.__version__}"', json.dumps(version)))
+        return _linked(package.parent, files, board)
+
+
+def _linked(root: Path, files: Mapping[str, Path], board: str) -> dict[str, str]:
     platform = next((name for start, name in PLATFORMS.items() if board.startswith(start)), "")
     port = f"edgeagent.ports.{platform}"
     ports = [port if port in files else "edgeagent.ports.micropython"] if platform else []
     bundles = link(
-        files[PACKAGE].parent.parent,
+        root,
         resident=["edgeagent.agent", "edgeagent.ota.launch", *ports],
         loaded_by_name={
             module: names
             for module, source in files.items()
             for place, names in LOADED_BY_NAME.items()
             if module.rpartition(".")[0] == place and defines(source, names)
-        },
+        }
+        | STARTED,
         public=edgeagent.PUBLIC,
         public_modules=edgeagent.PUBLIC_MODULES,
         handed_out=HANDED_OUT,
@@ -106,8 +122,8 @@ def agent_sources(board: str = "") -> dict[str, str]:
 
 
 @cache
-def agent_bytecode(board: str = "", optimise: int = OPTIMISE) -> dict[str, bytes]:
-    """Board path (`edgeagent/jobs/ota.mpy` …) → .mpy. board: see `agent_sources`.
+def agent_bytecode(board: str = "", optimise: int = OPTIMISE, version: str = edgeagent.__version__) -> dict[str, bytes]:
+    """Board path (`edgeagent/jobs/ota.mpy` …) → .mpy. board, version: see `agent_sources`.
 
     optimise: 3, or 2 to keep line numbers, those of `agent_sources`. Tracebacks name a file as `jobs/ota`: every module
     carries its own name in RAM.
@@ -115,7 +131,7 @@ def agent_bytecode(board: str = "", optimise: int = OPTIMISE) -> dict[str, bytes
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         linked = Path(scratch) / "linked.py"
-        for path, text in agent_sources(board).items():
+        for path, text in agent_sources(board, version).items():
             linked.write_text(text)
             name = path.removeprefix("edgeagent/").removesuffix("/__init__")
             found[path + ".mpy"] = compile_file(linked, "edgeagent" if name == "__init__" else name, optimise)
@@ -225,16 +241,24 @@ def _install(
     (files / "agent.json").write_text(json.dumps(document, indent=2))
     (files / "state").mkdir()
     if application is not None:
-        _install_application(str(files / "slots"), Artifact.read(application))
+        _install_application(str(files / "slots"), Artifact.read(application), on_board=root == "/")
 
 
-def _install_application(root: str, artifact: Artifact) -> None:
+def _install_application(root: str, artifact: Artifact, on_board: bool) -> None:
     """The factory's own installation: slot `a`, confirmed without a trial."""
     slots = Slots(root)
-    slot = Path(slots.prepare(artifact.digest))
-    for path, data in artifact.files():
-        (slot / path).parent.mkdir(parents=True, exist_ok=True)
-        (slot / path).write_bytes(data)
+    slot = slots.prepare(artifact.digest)
+    writer = slots.writer(slot, artifact.info, artifact.blocks)
+
+    async def fill() -> None:
+        await writer.resume()
+        for at in range(0, len(artifact.payload), LIMITS.BLOCK):
+            writer.block(at // LIMITS.BLOCK, artifact.payload[at : at + LIMITS.BLOCK])
+        await writer.finish()
+
+    asyncio.run(fill())
+    if on_board:
+        shutil.rmtree(slot)  # the links that stand for it on Linux
     slots.complete(artifact.digest, artifact.version, artifact.info.security_version)
     slots.activate(artifact.version, "", 0)
     trial.confirm(root)

@@ -21,12 +21,14 @@ import time
 import tty
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
 from edgefleet.artifacts.build import compile_file
+from hil import esp32_flash
 
-PWRON_RESET, HARD_RESET, WDT_RESET, SOFT_RESET = 1, 2, 3, 5
+PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 CONSOLE_KEEP = 1 << 20
-OWN_KIB = 14
+OWN_KIB = {"unix": 14, "esp32": 31, "rp2": 14}
 CHIPS = ("unix", "esp32", "rp2")
 IN_ROM = ("network", "ntptime", "esp32")  # loaded when the program asks for them
 
@@ -51,7 +53,7 @@ def _modules() -> Path:
 def _build_firmware(folder: Path) -> None:
     """The board's own modules as bytecode: compiling them at every boot would fragment the heap it offers."""
     folder.mkdir(exist_ok=True)
-    for source in sorted(_modules().glob("*.py")):
+    for source in (*sorted(_modules().glob("*.py")), Path(esp32_flash.__file__)):
         (folder / f"{source.stem}.mpy").write_bytes(compile_file(source, source.name))
 
 
@@ -59,6 +61,28 @@ def die_with_parent() -> None:  # pragma: no cover - runs in the child
     """`preexec_fn` of a process that must not outlive the thread that started it, whatever ends that."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+
+
+class FileFlash:
+    """A flash in a file, as esp32_flash.Chip takes it: programming clears bits, erasing sets a block to 0xff."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def readblocks(self, block: int, buffer: bytearray, offset: int) -> None:
+        self.file.seek(block * esp32_flash.BLOCK + offset)
+        buffer[:] = self.file.read(len(buffer))
+
+    def writeblocks(self, block: int, buffer: memoryview, offset: int) -> None:
+        old = bytearray(len(buffer))
+        self.readblocks(block, old, offset)
+        self.file.seek(block * esp32_flash.BLOCK + offset)
+        self.file.write(bytes(a & b for a, b in zip(old, buffer, strict=True)))
+
+    def ioctl(self, operation: int, argument: int) -> None:
+        assert operation == 6
+        self.file.seek(argument * esp32_flash.BLOCK)
+        self.file.write(b"\xff" * esp32_flash.BLOCK)
 
 
 class VirtualBoard:
@@ -97,6 +121,7 @@ class VirtualBoard:
         self._fed = 0.0
         self._chip = chip
         self._clock_set = False
+        self._awake = threading.Event()  # what ends a deep sleep before its time: the supply
         folder.mkdir(parents=True, exist_ok=True)
         self.wifi(True)
         self.adc(0)
@@ -121,11 +146,24 @@ class VirtualBoard:
         path = self.folder / "console.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def flash(self, files: Path) -> None:
-        """Erase the chip and write the tree `files` as its file system, with MicroPython's own littlefs."""
+    def flash(self, files: Path, firmware: bytes | None = None) -> None:
+        """Erase the chip and write the tree `files` as its file system, with MicroPython's own littlefs.
+
+        firmware: app image of an ESP32 with two app partitions, for the first (esp32_flash.app_image); without it the
+        ESP32 has the table of most boards, with one.
+        """
         if self._process is not None:
             raise BoardError("power the board off before flashing it")
         _build_firmware(self.folder / "firmware")
+        if self._chip == "esp32":
+            table = esp32_flash.OTA_TABLE if firmware else esp32_flash.SINGLE_TABLE
+            data = bytearray(b"\xff" * (4 << 20))
+            for at, part in (
+                (esp32_flash.TABLE_AT, esp32_flash.table_bytes(table)),
+                (0x10000, firmware or esp32_flash.app_image("v1.29.0")),
+            ):
+                data[at : at + len(part)] = part
+            (self.folder / "partitions.bin").write_bytes(data)
         image = self.folder / "flash.bin"
         with image.open("wb") as out:
             block = b"\xff" * 65536
@@ -167,6 +205,7 @@ class VirtualBoard:
         """Cut the supply now, wherever the board is."""
         with self._lock:
             self._want_on = False
+            self._awake.set()
             self._kill()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -176,6 +215,7 @@ class VirtualBoard:
         """SIGKILL the running interpreter; the supply stays on, so it boots again (reset cause: power-on)."""
         with self._lock:
             self.cuts += 1
+            self._awake.set()
             self._kill()
 
     @property
@@ -209,6 +249,16 @@ class VirtualBoard:
             "BOARD_RESET_CAUSE": str(cause),
             "BOARD_CHIP": self._chip,
         }
+        if self._chip == "esp32":
+            app = self._bootloader()
+            if app is None:
+                self.resets.append(cause)
+                started.set()
+                os.close(master)
+                os.close(slave)
+                time.sleep(0.05)
+                return WDT_RESET
+            environment["BOARD_APP"] = app
         if self._clock_set and cause != PWRON_RESET:
             environment["BOARD_CLOCK"] = "set"
         if self._cut:
@@ -220,11 +270,12 @@ class VirtualBoard:
                 os.close(master)
                 os.close(slave)
                 return PWRON_RESET
+            self._awake.clear()
             self._process = subprocess.Popen(
                 [
                     interpreter(),
                     "-X",
-                    f"heapsize={int(self.heap[:-1]) + OWN_KIB}k",
+                    f"heapsize={int(self.heap[:-1]) + OWN_KIB[self._chip]}k",
                     "-i",
                     str(_modules() / "power_on.py"),
                 ],
@@ -263,6 +314,18 @@ class VirtualBoard:
             return PWRON_RESET if code == -signal.SIGKILL else SOFT_RESET
         return next_cause
 
+    def _bootloader(self) -> str | None:
+        """Of an ESP32: the label of the app partition that runs; None if what it holds does not get as far as main.py.
+
+        What is in it is data, since the interpreter is the same for each; an image says itself that it is "dead".
+        """
+        with (self.folder / "partitions.bin").open("r+b") as file:
+            chip = esp32_flash.Chip(FileFlash(file))
+            entry = chip.power_on()
+            if entry is None or chip.behaviour(entry) == "dead":
+                return None
+            return str(entry[0])
+
     def _command(self, line: bytes, next_cause: int | None) -> int | None:
         if line == b"feed":
             self._fed = time.monotonic()
@@ -277,6 +340,10 @@ class VirtualBoard:
         elif line == b"soft":
             self._kill()
             return SOFT_RESET
+        elif line.startswith(b"sleep"):
+            self._kill()
+            # Without a time it wakes when its supply is switched.
+            return PWRON_RESET if self._awake.wait(int(line[6:]) / 1000 if line[6:] else None) else DEEPSLEEP_RESET
         elif line == b"cut":
             self.cuts += 1
             self._kill()

@@ -4,3 +4,5 @@ import sys
 
 if "/lib" not in sys.path:
     sys.path.append("/lib")
+if "" in sys.path:
+    sys.path.remove("")  # json.py or edgeagent.py that an application leaves in / would be loaded instead

@@ -187,13 +187,13 @@ class _Image:
         known = bytearray(before.to_bytes(until // _BLOCK // 8 + 1, "little"))
         await ota.fetch(job, stream, self._file, until, take, known, tick)
 
-    async def approve(self, folder: str, manifest: "Any") -> None:
-        """Before the new version may run. Raises UpdateError "signature" unless a trusted key signed the file."""
+    async def approve(self, writer: "Any") -> None:
+        """Before the new version may run. writer: has filled the slot. Raises UpdateError "signature" unless a trusted key signed the file."""
         from edgeagent.ota import verify
 
         root = self._job.agent.port.slots_dir
         whole = hashlib.sha256((read_file(root + ota.ENVELOPE, 8192) or b"").partition(b"\n")[2])
-        for path in [root + ota.HASHES] + [folder + "/" + entry[0] for entry in manifest.files]:
+        for path in [root + ota.HASHES] + [writer.path(number) for number in range(writer.count)]:
             with open(path, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
                 while True:
                     data = f.read(512)

@@ -4,7 +4,8 @@
 Document: {"operation": "ota", "stream": ID, "artifact": {"envelope": bytes, "blocks": bytes, "payload": bytes}}, and
 optionally "form": "json" (of the stream's messages, for a service without CBOR), "rate": bytes a second at most, and
 instead of "stream" "urls": {"envelope": URL, "blocks": URL, "payload": URL} or "url": URL of the three one after the
-other, all https.
+other, all https; "deltas": [{"from": hex id of an artifact that may run, "bytes": of the patch, "file": its number in
+the stream, 3 to 255, or its "url"}, …] (ota/delta.py).
 The slots' state, not this job's journal, is the truth about what happened. It names the execution it belongs to, so
 `run` may be called again after a cut anywhere and goes on from there:
 
@@ -38,12 +39,14 @@ RESUME = True
 # execution it was fetched for, and the list of hashes, which is known by its own.
 ENVELOPE = "/envelope"
 HASHES = "/hashes"
+PATCH = "/patch"  # of ota/delta.py; PATCH + ".why" says for which execution there is none, and why
 _PARTS = ("envelope", "blocks", "payload")
 
 
-async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[str, Any]":
-    """Handler. source: takes the place of `fetch`. approve: coroutine function of folder and manifest that has the last
-    word before the new version may run. Returns {"version", "previous"} of a confirmed update.
+async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: "Any" = None) -> "dict[str, Any]":
+    """Handler. source: takes the place of `fetch`. approve: coroutine function of the Writer that has the last
+    word before the new version may run. install: takes the place of all that happens before the restart, a coroutine
+    function of the job, the slots' folder and the execution. Returns {"version", "previous"} of a confirmed update.
 
     Raises JobRejected for a bad document, UpdateError with a code of docs/ota.md for what went wrong.
     """
@@ -57,7 +60,10 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
             if MICROPYTHON and "stream" in job.document:
                 # Room for a packet with a block, taken while the heap has some in one piece.
                 client.spare = bytearray(4096 + 400)
-            await _install(job, root, own, source or fetch, approve)
+            if install:
+                await install(job, root, own)
+            else:
+                await _install(job, root, own, source or fetch, approve)
         except UpdateError:
             _tidy(root)
             raise
@@ -65,9 +71,10 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
             client.spare = None
     elif status["state"] == "trial":
         if status["boots"]:
-            await prove(job, kind, status)
+            await prove(job, kinds.target(port, kind), status)
         else:
             job.reset("update")
+    reason = _why(root, own)
     # Only now, in the next boot: whatever fails after the activation must not end the job.
     _tidy(root)
     status = trial.status(kinds.folder(port, kind))
@@ -76,13 +83,22 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None) -> "dict[
             from edgeagent.jobs import trust
 
             trust.keep_floor(job.agent.config.trust, status["floor"])
-        return {"version": status["version"], "previous": status["previous_version"] or "none"}
+        done = {"version": status["version"], "previous": status["previous_version"] or "none"}
+        if reason:
+            done["delta"] = reason
+        return done
     raise UpdateError("rolled-back", status["reason"] or "no restart")
 
 
-def _tidy(root: str) -> None:
+def _why(root: str, own: str) -> str:
+    """Why execution `own` goes without a delta, "" if it does not."""
+    before, _, reason = (read_file(root + PATCH + ".why", 512) or b"").decode().partition("\n")
+    return reason if before == own else ""
+
+
+def _tidy(root: str, names: "tuple[str, ...]" = (PATCH, PATCH + ".why", ENVELOPE, HASHES)) -> None:
     """The outcome is certain: nothing of the download is needed any more."""
-    for name in (ENVELOPE, HASHES):
+    for name in names:
         try:
             remove_tree(root + name)
         except OSError:
@@ -117,8 +133,17 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         if type(size) is not int or size < 1 or (size > 4096 and not sizes):
             raise JobRejected("artifact.%s: must be a number of bytes, and urls https" % member)
         sizes.append(size)
+    if "deltas" in document:
+        from edgeagent.ota.delta import check
+
+        check(document)
+        del check
+        unload(["edgeagent.ota.delta"])
 
     agent = job.agent
+    if job.data.get("tries", 0) >= trial.MAX_BOOTS:
+        # An application that deletes the state deletes what is known of its trial.
+        raise UpdateError("rolled-back", "its trials left no trace")
     listed: "Any" = None
     try:
         if "trust" in document:
@@ -154,6 +179,11 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
         raw = None
         unload(["edgeagent.p256", "edgeagent.jobs.trust"])
         unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest", "transfer")])
+        from edgeagent.ota import gate
+
+        await gate.wait(job, "download", manifest.version)
+        del gate
+        unload(["edgeagent.ota.gate"])
         if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
             raise UpdateError("size", "not the artifact's")
         place = target.prepare(artifact)
@@ -178,20 +208,41 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
                 if not tries:
                     raise
 
+        details = {"step": "download", "version": manifest.version}
+
         def tick(percent: int) -> Any:
-            return job.progress(percent, step="download", version=manifest.version)
+            return job.progress(percent, **details)
 
         try:
             await writer.resume()
+            unload(["edgeagent.ota.index", "edgeagent.ota.store"])
             missing = manifest.size
             for bits in writer.have:
                 missing -= 4096 * bin(bits).count("1")
             if missing > target.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - target.free()))
+            reason = _why(root, own)
+            if "deltas" in document and missing and not reason:
+                from edgeagent.ota import delta
+
+                reason = await delta.run(
+                    job, root + PATCH, target, artifact, manifest.size, missing, writer, source, tick
+                )
+                del delta
+                unload(["edgeagent.ota.delta", "edgeagent.ota.transfer"])
+                if reason:
+                    # Before the patch goes: after a reset it must not be fetched again.
+                    try:
+                        write_atomic(root + PATCH + ".why", ("%s\n%s" % (own, reason)).encode())
+                    except OSError:
+                        pass  # no space, perhaps
+                    _tidy(root, (PATCH,))
+            if reason:
+                details["delta"] = reason
             await source(job, stream, 2, manifest.size, writer.block, writer.have, tick)
             await writer.finish()
             if approve:
-                await approve(place, manifest)
+                await approve(writer)
         finally:
             writer.close()
         target.complete(artifact, manifest.version, manifest.security_version)
@@ -200,8 +251,26 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
     finally:
         if listed:
             listed.close()
-    await job.progress(100, step="restart", version=manifest.version)
-    target.activate(manifest.version, own, agent.config.confirm_within, running)
+    await restart(job, target, own, manifest.version, running)
+
+
+async def restart(job: "Any", target: "Any", own: str, version: str, running: "str | None") -> None:
+    """Restart into the version in the inactive slot, on trial, when the gates are open. Returns never.
+
+    running: the version before. Raises UpdateError, JobFailed.
+    """
+    from edgeagent.ota import gate, safety
+
+    agent = job.agent
+    await gate.wait(job, "restart", version)
+    await job.progress(100, step="restart", version=version)
+    job.checkpoint(tries=job.data.get("tries", 0) + 1)
+    try:
+        if agent.config_path:
+            safety.keep(agent.port.slots_dir, agent.config_path, own)
+        target.activate(version, own, agent.config.confirm_within, running)
+    except OSError as error:
+        raise UpdateError("storage", str(error)) from None
     try:
         job.reset("update")
     except Exception as error:
@@ -211,9 +280,12 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
 
 
 async def fetch(
-    job: "Any", stream: str, file: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None
+    job: "Any", stream: str, file: "Any", size: int, sink: "Any", have: "Any" = None, tick: "Any" = None
 ) -> None:
-    """As Fetcher.fetch, for one part of the artifact; nothing of the transfer is left in use afterwards."""
+    """As Fetcher.fetch, for one part of the artifact; nothing of the transfer is left in use afterwards.
+
+    file: its number, or an URL.
+    """
     document = job.document
     rate = document.get("rate", 0)
     web = document.get("urls") or document.get("url")
@@ -221,7 +293,9 @@ async def fetch(
         from edgeagent.ota.ranges import fetch as get
 
         start = 0
-        if type(web) is not str:
+        if type(file) is str:
+            web = file
+        elif type(web) is not str:
             web = web[_PARTS[file]]
         else:
             for part in _PARTS[:file]:
@@ -237,15 +311,15 @@ async def fetch(
         await fetcher.close()
 
 
-async def prove(job: "Any", kind: str, status: "dict[str, Any]") -> None:
+async def prove(job: "Any", target: "Any", status: "dict[str, Any]") -> None:
     """In the new version: confirm it once the service took a message from it and the application says it is well.
 
     Returns when the trial is over; its deadline is guard.py's. Rolls back and resets when the service has ended the
     job, or when this is not the new version after all.
     """
     reason = "the slot could not be booted"
-    target = kinds.target(job.agent.port, kind)
-    if target.runs(status):
+    runs = target.runs(status)
+    if runs:
         try:
             accepted = False
             while trial.status(target.root)["state"] == "trial":
@@ -260,4 +334,5 @@ async def prove(job: "Any", kind: str, status: "dict[str, Any]") -> None:
                 raise
             reason = "the service ended the job"
     trial.failed(target.root, reason)
-    job.reset("rollback")
+    if runs:
+        job.reset("rollback")

@@ -12,7 +12,7 @@ from edgeagent.compat import MICROPYTHON, Any
 from edgeagent.errors import ConfigError
 from edgeagent.jobs.protocol import is_name
 
-_BUILT_IN = ("afr_ota", "config", "diagnostics", "ota", "reboot", "rotate-certificate", "steps", "trust")
+_BUILT_IN = ("afr_ota", "config", "diagnostics", "ota", "reboot", "rollback", "rotate-certificate", "steps", "trust")
 
 
 class Handlers:

@@ -9,21 +9,31 @@ cancelled meanwhile.
 import asyncio
 
 from edgeagent import clock
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const, exists
 from edgeagent.ota import kinds, trial
+
+_SETTLED_S = const(60)
 
 
 async def watch(agent: "Any") -> None:
-    """Return once there is no trial; at its deadline roll back and restart the device.
+    """Return once there is no trial and no row of crashes; at a trial's deadline roll back and restart the device.
 
     agent: has `port` (slots_dir, reset()) and `healthy()`. The deadline counts from this call, which is the start of
     the agent: a trial boot that takes longer to get here is the watchdog's.
     """
     start = clock.ticks()
+    root = kinds.folder(agent.port, "agent")
+    document = trial.status(root)
+    if document.get("fails") in (1, 2):  # at 3 it is another agent that runs
+        document["fails"] = 0
+        try:
+            trial.save(root, document)
+        except OSError:
+            pass  # one more failure counts
     while True:
         kind, status = kinds.find(agent.port)
         if not kind or not status["boots"]:
-            return
+            return await _settle(agent)
         if clock.elapsed_ms(start) >= status["deadline_s"] * 1000:
             break
         await asyncio.sleep(1)
@@ -32,3 +42,17 @@ async def watch(agent: "Any") -> None:
     # It may have been confirmed while the health checks ran; then there is nothing to undo.
     if trial.failed(kinds.folder(agent.port, kind), reason):
         agent.port.reset()
+
+
+async def _settle(agent: "Any") -> None:
+    """A minute of connection ends a row of crashes: whoever can be reached can be updated."""
+    root = agent.port.slots_dir
+    if exists(root + "/crash.json"):
+        from edgeagent.ota import safety
+
+        left = _SETTLED_S * bool(safety.last_crash(root)["count"])
+        while left:
+            await asyncio.sleep(1)
+            left = left - 1 if agent.connected.is_set() else _SETTLED_S
+            if not left:
+                safety.settled(root)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an update may replace: the application, the agent itself, the firmware.
+"""What an update may replace: the application, the agent itself, the firmware, a Linux machine's whole image.
 
 Each kind has a folder with a state of its own (trial.py), the application's being the port's `slots_dir` and the others
 lying in that. One trial at a time: a version must prove itself on a device of which nothing else is in doubt.
 A target is what fills and activates one kind: `slots.Slots`, or another class with its methods.
 """
 
-from edgeagent.compat import Any
+import sys
+
+from edgeagent.compat import MICROPYTHON, Any
 from edgeagent.errors import UpdateError
 from edgeagent.ota import trial
 
-KINDS = ("application", "agent", "firmware")
+KINDS = ("application", "agent", "firmware", "image")
 
 
 def folder(port: "Any", kind: str = "application") -> str:
@@ -29,8 +31,15 @@ def find(port: "Any", job: "str | None" = None) -> "tuple[str, dict[str, Any]]":
 
 def target(port: "Any", kind: str) -> "Any":
     """What installs a kind. Raises UpdateError "type" if this device cannot."""
-    from edgeagent.ota.slots import Slots
+    made: "Any"
+    if kind == "application":
+        from edgeagent.ota.slots import Slots as made
+    elif kind == "agent" and MICROPYTHON:
+        from edgeagent.ota.generations import Generations as made
+    elif sys.platform == "esp32" and kind == "firmware":
+        from edgeagent.ota.partition import Firmware
 
-    if kind != "application":
-        raise UpdateError("type", kind)
-    return Slots(folder(port, kind))
+        return Firmware(folder(port, kind), port)
+    else:
+        raise UpdateError("type", kind + ("" if MICROPYTHON else ": use pip, RAUC or Greengrass"))
+    return made(folder(port, kind))

@@ -11,18 +11,21 @@ from edgeagent import clock
 from edgeagent.compat import MICROPYTHON, Any
 
 
-def run(root: str, application: str, bare: Any, cause: str = "") -> str:
+def run(root: str, application: str, bare: Any, cause: str = "", limit: Any = None) -> str:
     """Boot a slot and run its application until it ends by itself.
 
     root: folder of the slots. application: module name; its `main()` is called if there is one. bare: called without
-    arguments when there is no application to run. cause: the port's reset cause.
+    arguments when there is no application to run. cause: the port's reset cause. limit: function of seconds and a
+    function, which is to be called after them whatever the application does; true from it means restart at once.
     Returns why it escaped: recorded, and the trial, if there was one, rolled back; the caller restarts the device after
     `backoff` seconds. Returns "" if it ended by itself, which the caller may call `failed` or a clean stop.
     Only SystemExit (a reset) passes, and KeyboardInterrupt unless the version is on trial.
     """
     before = set(sys.modules)
-    slot, on_trial = _safety().choose(root, application, cause)
+    slot, seconds = _safety().choose(root, application, cause)
     _unload(before)
+    if seconds and limit:
+        limit(seconds, lambda: not slot or _safety().late(root))
     reserve: "bytearray | None" = bytearray(1024)  # for the end of an application that filled the heap
     start = clock.ticks()
     try:
@@ -36,7 +39,7 @@ def run(root: str, application: str, bare: Any, cause: str = "") -> str:
     except SystemExit:
         raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and not on_trial:
+        if isinstance(error, KeyboardInterrupt) and not seconds:
             raise
         # One that ran for ten minutes before it crashed starts a new row of crashes.
         stable = clock.elapsed_ms(start) >= 600000
@@ -54,7 +57,7 @@ def failed(root: str, reason: str) -> None:
 
 
 def backoff(root: str) -> int:
-    """Seconds to wait before the restart, so that a crashing application does not make a tight loop: 0 to 32."""
+    """Seconds to wait before the restart, so that a crashing application does not make a tight loop: 0 to 8."""
     return int(_safety().backoff(root))
 
 

@@ -13,7 +13,7 @@ import json
 
 from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
-from edgeagent.ota import MAX_PAYLOAD
+from edgeagent.ota import MAX_PAYLOAD, Files
 
 MAGIC = b"EAM1"
 MAX_FILES = 128
@@ -60,8 +60,8 @@ def take(holder: "Any", name: "str | int", kind: type, low: int, high: int) -> "
 
 class Manifest:
     """A checked manifest. boards: list of names, see verify.check; mpy, expires: int or None; requires: {fact: text};
-    downgrade: versions that may go back to this one; type: None for an application; files: [[path, size, sha256, mode]]
-    with mode int or None, and sha256 None until Writer knows the hash list; size, sha256: of the payload;
+    downgrade: versions that may go back to this one; type: None for an application; files: Files
+    of [path, size, None, mode]; size, sha256: of the payload;
     blocks_sha256: of the hash list, 32 bytes for each block and then for each file; blocks: number of blocks.
     No methods: it outlives this module.
     """
@@ -80,7 +80,7 @@ class Manifest:
     sha256: bytes
     blocks_sha256: bytes
     blocks: int
-    files: "list[list[Any]]"
+    files: Files
 
 
 def parse_manifest(raw: bytes) -> Manifest:
@@ -126,7 +126,7 @@ def read_manifest(raw: bytes, result: Manifest) -> "Any":
             raise ValueError("downgrade")
         if result.runtime not in ("micropython", "cpython", "any"):
             raise ValueError("runtime")
-        result.files = []
+        result.files = Files()
         yield from _files(take(data, "files", list, 1, MAX_FILES), result.files)
         payload = take(data, "payload", dict, 4, 4)
         size = result.size = take(payload, "size", int, 1, MAX_PAYLOAD)
@@ -144,7 +144,7 @@ def read_manifest(raw: bytes, result: Manifest) -> "Any":
     result.blocks = (result.size + _BLOCK - 1) // _BLOCK
 
 
-def _files(entries: "list[Any]", files: "list[list[Any]]") -> "Any":
+def _files(entries: "list[Any]", files: Files) -> "Any":
     """Raises ValueError("files[n]")."""
     taken: "dict[str, bool]" = {}  # path: True for a file, False for a folder
     for entry in entries:
@@ -172,5 +172,5 @@ def _files(entries: "list[Any]", files: "list[list[Any]]") -> "Any":
                 raise ValueError
         except ValueError:
             raise ValueError("files[%d]" % len(files)) from None
-        files.append([name, size, None, mode])
+        files.append(name, size, mode)
         yield

@@ -2,31 +2,76 @@
 """However bad an application is, the device stays reachable.
 
 A version on trial that escapes goes back to the one before. A confirmed one that crashes MAX_CRASHES times in a row
-makes room for the bare agent for one boot, so that it can be updated; so does a slot without the application.
+makes room for the bare agent for an hour, so that it can be updated; so does a slot without the application. A restart
+by the watchdog is a crash, too.
 """
 
 from edgeagent import log
-from edgeagent.compat import Any, exc_text, exists, traceback_text
+from edgeagent.compat import MICROPYTHON, Any, exc_text, exists, read_file, remove_tree, traceback_text, write_atomic
 from edgeagent.ota import trial
 
-MAX_CRASHES = 5
+MAX_CRASHES = 3
+KEPT = "/agent.json"  # what the configuration was before an update, after the execution and its own path
+BARE_S = 3600  # what made the application crash may pass by itself
 
 
-def choose(root: str, application: str, cause: str) -> "tuple[str | None, bool]":
-    """Boot: (folder of the slot whose application is to run, or None for the bare agent; is it on trial)."""
+def choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
+    """Boot: (folder to import the application from, or None for the bare agent; seconds, 0 for no limit).
+
+    After so many seconds a trial is over in any case, and the bare agent makes room for the application again.
+    """
     slot = trial.boot(root, cause)
     status = trial.status(root)
+    if status["state"] == "rolled_back":
+        put_back(root, status["job"])
     if slot:
+        if MICROPYTHON and exists(slot + ".idx"):
+            from edgeagent.ota.store import mount
+
+            slot = mount(slot)
         if status["state"] == "trial" and trial.Running.slot == status["active"]:
-            return slot, True
+            return slot, 2 * status["deadline_s"]
         crash = last_crash(root)
+        if cause[:3] == "WDT":
+            # Where every reset is the watchdog's (rp2), one that `failed` has counted comes here as well.
+            crash["count"] += not crash.get("fresh")
+            _note(root, crash["count"], crash["reason"] or "restarted by the watchdog", False)
         if crash["count"] >= MAX_CRASHES:
             _note(root, 0, crash["reason"])
-        else:
-            for end in (".mpy", ".py", ""):
-                if exists(slot + "/" + application.replace(".", "/") + end):
-                    return slot, False
-    return None, False
+            return None, BARE_S
+        for end in (".mpy", ".py", ""):
+            if exists(slot + "/" + application.replace(".", "/") + end):
+                return slot, 0
+    return None, 0
+
+
+def late(root: str) -> bool:
+    """The time of `choose` is over: end a trial that is still one, which is for guard.py if the agent runs."""
+    return trial.failed(root, "did not end: neither confirmed nor given up in twice its time")
+
+
+def keep(root: str, path: str, job: str) -> None:
+    """Before an update: keep a copy of the configuration, with which the service was reached. Raises OSError.
+
+    A row of crashes ends here: what comes is another version.
+    """
+    if last_crash(root)["count"]:
+        settled(root)
+    text = read_file(path, 8192)
+    if text:
+        write_atomic(root + KEPT, b"%s\n%s\n%s" % (job.encode(), path.encode(), text))
+
+
+def put_back(root: str, job: "str | None" = None) -> None:
+    """Once, the configuration from before the version that `job` has tried, or from before the latest one."""
+    try:
+        words = (read_file(root + KEPT, 9000) or b"").split(b"\n", 2)
+        if len(words) == 3 and words[0].decode() == (job or words[0].decode()):
+            if read_file(words[1].decode(), 8192) != words[2]:
+                write_atomic(words[1].decode(), words[2])
+            remove_tree(root + KEPT)
+    except OSError:
+        pass  # the next boot tries again
 
 
 def escaped(root: str, error: BaseException, stable: bool) -> str:
@@ -48,12 +93,14 @@ def failed(root: str, reason: str, stable: bool = False) -> None:
     stable: it had run long enough for this not to count as one of a row.
     """
     count = 1 if stable else last_crash(root)["count"] + 1
-    _note(root, 0 if trial.failed(root, reason) else count, reason)
+    # A trial of the agent ends as well: it must run what the agent before it ran.
+    ended = trial.failed(root, reason) or trial.failed(root + "/agent", reason)
+    _note(root, 0 if ended else count, reason)
 
 
-def _note(root: str, count: int, reason: str) -> None:
+def _note(root: str, count: int, reason: str, fresh: bool = True) -> None:
     try:
-        trial.write_sealed(root + "/crash.json", {"count": count, "reason": reason[:240]})
+        trial.write_sealed(root + "/crash.json", {"count": count, "reason": reason[:240], "fresh": fresh})
     except OSError:
         pass  # a full file system must not keep the device from restarting
 
@@ -63,7 +110,12 @@ def last_crash(root: str) -> "dict[str, Any]":
     return trial.read_sealed(root + "/crash.json") or {"count": 0, "reason": ""}
 
 
+def settled(root: str) -> None:
+    """A row of crashes is over."""
+    _note(root, 0, last_crash(root)["reason"])
+
+
 def backoff(root: str) -> int:
-    """Seconds to wait before the restart: 0 after a rollback, else 2 to 32."""
+    """Seconds to wait before the restart: 0 after a rollback, else 2 to 8."""
     count = int(last_crash(root)["count"])
-    return count and min(1 << count, 32)
+    return count and 1 << count

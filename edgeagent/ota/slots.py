@@ -7,19 +7,24 @@ A power cut between any two flash operations leaves the active slot as it was.
 
 import os
 
-from edgeagent.compat import Any, make_dirs, remove_tree
+from edgeagent.compat import Any, exists, make_dirs, remove_tree
 from edgeagent.errors import UpdateError
 from edgeagent.ota import trial
 
 
 class Slots:
-    """Slots below `root` (root/a, root/b)."""
+    """Slots below `root`: root/a.idx and root/b.idx of the contents in root/store (store.py).
+
+    PLAIN: root/a and root/b are folders of files instead, as slots are that were filled at the factory by hand.
+    """
+
+    PLAIN = False
 
     def __init__(self, root: str) -> None:
         self.root = root
 
     def prepare(self, artifact: str) -> str:
-        """The inactive slot's folder, empty, or as an earlier download of the same artifact left it.
+        """The inactive slot's path, empty, or as an earlier download of the same artifact left it.
 
         artifact: hex SHA-256 of the manifest; `complete` must follow.
         Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
@@ -28,15 +33,16 @@ class Slots:
         document = self._idle()
         slot = trial.other(document["active"])
         path = root + "/" + slot
+        make_dirs(root)
+        if not document["n"]:
+            # From now on it is written down what runs: a slot that is filled must not run before its activation.
+            trial.save(root, document)
         if trial.info(root, slot).get("artifact") != artifact:
-            make_dirs(root)
-            if not document["n"]:
-                # From now on it is written down what runs: a slot that is filled must not run before its activation.
-                trial.save(root, document)
             # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
             self.complete(None, None, 0, False)
-            remove_tree(path)
-            make_dirs(path)
+            for end in (".idx", ""):
+                remove_tree(path + end)
+            make_dirs(path if self.PLAIN else root + "/store")
         self.complete(artifact, None, 0, False)
         return path
 
@@ -70,6 +76,7 @@ class Slots:
         document.update(
             {
                 "active": slot,
+                "before": active,
                 "state": "trial",
                 "version": version,
                 "previous_version": previous or trial.info(root, active).get("version"),
@@ -88,9 +95,23 @@ class Slots:
 
         Raises UpdateError "bundle".
         """
-        from edgeagent.ota.writer import Writer
+        made: "Any"
+        if self.PLAIN:
+            from edgeagent.ota.folder import Folder as made
+        else:
+            from edgeagent.ota.writer import Writer as made
+        return made(place, manifest, hashes)
 
-        return Writer(place, manifest, hashes)
+    def old(self) -> "Any":
+        """The payload that runs (payload.Payload: artifact, size, readinto); None if the slot is a plain folder."""
+        active = trial.status(self.root)["active"]
+        artifact = trial.info(self.root, active).get("artifact")
+        path = "%s/%s" % (self.root, active)
+        if not artifact or not exists(path + ".idx"):
+            return None
+        from edgeagent.ota.payload import Payload
+
+        return Payload(path, artifact)
 
     def version(self, agent: "Any") -> "str | None":
         """The version that runs."""

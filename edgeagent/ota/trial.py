@@ -6,6 +6,7 @@
 Files below the slots folder, each JSON with 8 bytes of its SHA-256 in front:
     state.json state.bak   which slot is active and the state of its trial (the same bytes twice)
     a.json b.json          what is known of a slot's content; absent for a slot filled at the factory
+    a.idx b.idx            the files of a slot, see store.py; absent for a plain folder
 Each arrow is one durable write (`save`): it commits with the atomic replacement of `state.json`; `state.bak` follows.
 A damaged copy therefore costs nothing, and a cut between the two is resolved by the higher sequence number `n`.
 Power loss in a trial counts as a boot: the reason then says how the trial boots ended, so that an interrupted trial is
@@ -15,8 +16,9 @@ not mistaken for a crash.
 import hashlib
 import json
 import os
+import sys
 
-from edgeagent.compat import Any, exists, is_dir, read_file, write_atomic
+from edgeagent.compat import Any, exc_text, exists, is_dir, read_file, remove_tree, write_atomic
 from edgeagent.ota import Running as Running
 
 MAX_BOOTS = 3
@@ -75,9 +77,19 @@ def other(slot: "str | None") -> str:
 
 
 def filled(root: str, slot: "str | None") -> bool:
-    """True if a slot's folder holds anything."""
+    """True if a slot has an index that is whole, or else a folder that holds anything."""
     path = "%s/%s" % (root, slot)
-    return is_dir(path) and bool(os.listdir(path))
+    try:
+        with open(path + ".idx", "rb") as f:
+            seal = f.read(8)
+            found = hashlib.sha256()
+            data = seal
+            while data:
+                data = f.read(512)
+                found.update(data)
+            return found.digest()[:8] == seal
+    except OSError:
+        return not exists(path + ".idx") and is_dir(path) and bool(os.listdir(path))
 
 
 def info(root: str, slot: "str | None") -> "dict[str, Any]":
@@ -117,8 +129,10 @@ def boot(root: str, cause: str = "") -> "str | None":
             document["boots"] += 1
             try:
                 save(root, document)
-            except OSError:
-                counted = False  # a boot that cannot be counted must not run the new version: it could fail for ever
+            except OSError as error:
+                # A boot that cannot be counted must not run the new version: it could fail for ever.
+                counted = False
+                failed(root, "its boots cannot be counted: " + exc_text(error))
         else:
             failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))
         if not counted:
@@ -128,6 +142,7 @@ def boot(root: str, cause: str = "") -> "str | None":
     if not filled(root, slot):
         slot = ""
     Running.slot = slot
+    Running.artifact = (info(root, slot).get("artifact") or "")[:16]
     return root + "/" + slot if slot else None
 
 
@@ -136,14 +151,25 @@ def failed(root: str, reason: str) -> bool:
     document = status(root)
     if document["state"] != "trial":
         return False
-    before = other(document["active"])
+    if sys.platform == "esp32" and root[-9:] == "/firmware":
+        from edgeagent.ota.partition import Firmware
+
+        Firmware(root).drop(document["active"])  # first: else what goes on running would be called rolled back
+    slot = document["active"]
+    before = other(slot)
     document["active"] = before if filled(root, before) else None
     document["state"] = "rolled_back"
     document["reason"] = reason[:240]
-    try:
-        save(root, document)
-    except OSError:
-        pass  # still on trial on flash: the next boot comes here again
+    for full in (0, 1):
+        try:
+            if full:
+                # What is given up makes room, for the next update as well.
+                for name in (slot, slot + ".idx", "envelope", "hashes", "patch"):
+                    remove_tree(root + "/" + name)
+            save(root, document)
+            break
+        except OSError:
+            pass  # still on trial on flash: the next boot comes here again
     return True
 
 

@@ -132,7 +132,7 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manife
     return info, binascii.hexlify(hashlib.sha256(text).digest()).decode()
 
 
-def _before(one: "Any", two: "Any") -> "bool | None":
+def before(one: "Any", two: "Any") -> "bool | None":
     """True if version `one` is before `two`, by the numbers of "2.1.0", "2.1.0-rc1" or "micropython 2.1".
 
     None if one of them is another text: such versions have no order.
@@ -179,7 +179,7 @@ def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | No
     missing = ""
     for name, value in (info.requires or {}).items():
         have = facts.get(name)
-        if value != have and _before(have, value) is not False:
+        if value != have and before(have, value) is not False:
             missing = "%s %s, here %s" % (name, value, have)
     # Going back by permission: the floor stays where it is all the same.
     allowed = running in (info.downgrade or ())
@@ -191,7 +191,7 @@ def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | No
         ("expired", late(info.expires), info.expires),
         ("security-version", info.security_version < floor and not allowed, info.security_version),
         ("same-version", info.version == running, running),
-        ("downgrade", _before(info.version, running) and not allowed, info.version),
+        ("downgrade", before(info.version, running) and not allowed, info.version),
     )
     for code, bad, value in rules:
         if bad:

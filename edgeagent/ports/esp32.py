@@ -12,6 +12,7 @@ import sys
 
 import esp32
 
+from edgeagent.compat import Any
 from edgeagent.ports.micropython import MicroPythonPort
 
 
@@ -21,6 +22,12 @@ class Esp32Port(MicroPythonPort):
     name = "esp32"
     board = sys.implementation._build
     chip = sys.implementation._machine.split(" ")[-1]  # "Generic ESP32 module with ESP32"
+
+    def facts(self) -> "dict[str, Any]":
+        found = MicroPythonPort.facts(self)
+        # Whether there is a second place for firmware (otadata is data, subtype 0).
+        found["partitions"] = "ota" if esp32.Partition.find(1, 0) else "single"
+        return found
 
     def memory(self) -> "dict[str, int]":
         found = MicroPythonPort.memory(self)

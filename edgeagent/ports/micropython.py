@@ -32,6 +32,28 @@ def _credential(path: str) -> bytes:
     return data
 
 
+def limit(seconds: int, over: Any) -> None:
+    """After `seconds` call over() between two bytecodes of whatever runs then; restart if it returns true or fails.
+
+    This holds even for a program that feeds the watchdog and does nothing else.
+    """
+
+    def end(_: Any) -> None:
+        try:
+            late = over()
+        except Exception:
+            late = True
+        if late:
+            machine.reset()
+
+    try:
+        timer = machine.Timer(-1)
+    except ValueError:
+        timer = machine.Timer(3)  # of the chip's own the last, where there are no others
+    timer.init(mode=timer.ONE_SHOT, period=seconds * 1000, callback=end)
+    MicroPythonPort.timer = timer  # on rp2 nothing else refers to it
+
+
 class MicroPythonPort:
     """See base.py for the meaning of each method."""
 
@@ -40,6 +62,7 @@ class MicroPythonPort:
     machine: Any = machine if hasattr(machine, "reset") else None  # the unix port's own `machine` cannot reset
     board = "UNIX_VIRTUAL" if machine else "UNIX"
     chip = "host"
+    timer: Any = None
     boot = ""  # boot_id of this process; a second port object must not count a second boot
 
     def __init__(self, config: Any = None) -> None:

@@ -146,6 +146,7 @@ def build(
     expires: int | None = None,
     requires: Mapping[str, str] | None = None,
     downgrade: Sequence[str] = (),
+    type: str = "",
 ) -> Artifact:
     """An unsigned artifact of all files below `folder`, hidden ones and `__pycache__` apart.
 
@@ -154,6 +155,7 @@ def build(
     expires: epoch seconds after which devices refuse it.
     requires: fact of the device → least version of it, or its exact text (docs/ota.md).
     downgrade: versions from which devices may go back to this one; needs `expires`.
+    type: what it is to replace (edgeagent/ota/kinds.py), "" for the application.
     Raises InputError naming the file or field and the limit.
     """
     files = _collect(folder, compile_python=runtime == "micropython")
@@ -181,6 +183,8 @@ def build(
         document["requires"] = dict(requires)
     if downgrade:
         document["downgrade"] = list(downgrade)
+    if type:
+        document["type"] = type
     manifest = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode()
     try:
         parse_manifest(manifest)

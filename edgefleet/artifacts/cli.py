@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import AgentError
+from edgefleet.artifacts import delta, firmware, rotation, verify
 from edgefleet.artifacts import publish as publishing
-from edgefleet.artifacts import rotation, verify
 from edgefleet.artifacts import sign as signing
 from edgefleet.artifacts.build import Artifact, build
 from edgefleet.commands import output
@@ -49,17 +49,28 @@ def _build(args: argparse.Namespace) -> None:
         if not equals:
             raise InputError(f"--require {text}: must be FACT=VALUE")
         requires[name] = value
-    artifact = build(
-        args.folder,
-        name=args.name,
-        version=args.version,
-        boards=args.board,
-        runtime=args.runtime,
-        security_version=args.security_version,
-        expires=args.expires,
-        requires=requires,
-        downgrade=args.downgrade_from,
-    )
+    options: dict[str, Any] = {
+        "security_version": args.security_version,
+        "expires": args.expires,
+        "requires": requires,
+        "downgrade": args.downgrade_from,
+    }
+    options |= {name: value for name in ("name", "version") if (value := getattr(args, name))}
+    if args.type == "agent":
+        if args.folder or args.runtime != "micropython":
+            raise InputError("--type agent: takes no folder, and is for boards; elsewhere pip installs the agent")
+        # Loaded here: it links and compiles.
+        from edgefleet.artifacts.agent import build_agent
+
+        artifact = build_agent(args.board, **options, **({"optimise": args.optimise} if args.optimise else {}))
+    elif args.type == "firmware":
+        if not args.folder or args.optimise:
+            raise InputError("--type firmware: needs the app image (micropython.bin), and takes no --optimise")
+        artifact = firmware.build_firmware(args.folder, args.board, **options)
+    else:
+        if not (args.folder and args.name and args.version) or args.optimise:
+            raise InputError("an application needs FOLDER, --name and --version; --optimise is for --type agent")
+        artifact = build(args.folder, boards=args.board, runtime=args.runtime, **options)
     artifact.write(args.out)
     _describe(args, artifact)
 
@@ -92,6 +103,8 @@ def _describe(
     files = []
     if isinstance(document, Artifact):
         members["digest"] = document.digest
+        if image := firmware.image_of(document):
+            members["image"] = vars(image)
         hashes = document.blocks[-32 * len(document.info.files) :]
         for number, (path, size, _, mode) in enumerate(document.info.files):
             files.append((path, size, hashes[32 * number : 32 * number + 32].hex(), mode))
@@ -136,6 +149,7 @@ def _verify(args: argparse.Namespace) -> None:
     trust = rotation.read_trust(args.trust)
     signers = verify.both(document, trust)
     if isinstance(document, Artifact):
+        firmware.image_of(document)
         name = f"{document.info.name} {document.version}"
     else:
         name = f"trust version {trust.get('version', 1) + 1}"
@@ -150,11 +164,59 @@ def _publish(args: argparse.Namespace) -> None:
     from edgefleet import client
 
     artifact = Artifact.read(args.artifact)
-    document = publishing.publish(
-        artifact, client.connect(args, "s3"), client.connect(args, "iot"), args.bucket, args.role, args.https
-    )
+    iot = client.connect(args, "iot")
+    deltas = _deltas(args, artifact, iot)
+    document = publishing.publish(artifact, client.connect(args, "s3"), iot, args.bucket, args.role, args.https, deltas)
     # For machines with room for more facts; for people just what `edgefleet job create --document` takes.
     output.print_json({"stream": document["stream"], "document": document} if args.json else document)
+
+
+def _deltas(args: argparse.Namespace, new: Artifact, iot: Any) -> list[delta.Delta]:
+    """What --delta-from names, and what the devices of --delta-for or --target run; a table of it on stderr."""
+    found = {one.digest: delta.Delta.make(one, new) for one in map(Artifact.read, args.delta_from)}
+    query = args.delta_for
+    for group in args.target:
+        kind, _, name = group.partition("/")
+        if kind != "group" or not name:
+            raise InputError(f"--target {group}: must be group/NAME")
+        query = f"({query}) OR thingGroupNames:{name}" if query else f"thingGroupNames:{name}"
+    unknown = {}
+    if query:
+        if not args.library:
+            raise InputError("--library: needed, the folder of artifacts that devices may run")
+        built = delta.library(args.library)
+        for identity, devices in delta.running(iot, query).items():
+            old = built.get(identity)
+            if old is None:
+                unknown[identity] = devices
+            elif old.digest != new.digest:
+                found[old.digest] = delta.Delta.make(old, new, devices)
+    made = delta.chosen(found.values(), new, delta.MOST_URLS if args.https else delta.MOST)
+    rows: list[tuple[Any, ...]] = [
+        (
+            one.old.digest[: delta.REPORTED],
+            one.old.version,
+            one.devices,
+            len(one.patch),
+            f"{100 * len(one.patch) / len(new.payload):.1f} %" + ("" if one in made else ", not published"),
+        )
+        for one in sorted(found.values(), key=lambda one: -(one.devices or 0))
+    ]
+    rows += [(identity or "unknown", "", devices, "", "not in the library") for identity, devices in unknown.items()]
+    if rows:
+        output.print_table(("ARTIFACT", "VERSION", "DEVICES", "DELTA BYTES", "OF FULL"), rows, output.errors)
+    return made
+
+
+def _delta(args: argparse.Namespace) -> None:
+    new = Artifact.read(args.new)
+    patch = delta.make_delta(Artifact.read(args.old), new)
+    args.out.write_bytes(patch)
+    share = round(100 * len(patch) / len(new.payload), 2)
+    if args.json:
+        output.print_json({"bytes": len(patch), "percent": share})
+    else:
+        output.say(f"{len(patch)} bytes, {share} % of {len(new.payload)}")
 
 
 def _guarded(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
@@ -199,11 +261,14 @@ def add_commands(subparsers: Any) -> None:
     job = add("trust-job", _trust_job, "print the job document that brings rotations to devices")
     job.add_argument("rotation", type=Path, nargs="+", help="folders, oldest first")
 
-    make = add("build", _build, "build an unsigned artifact from a folder")
-    make.add_argument("folder", type=Path)
+    make = add("build", _build, "build an unsigned artifact from a folder, or of the agent itself")
+    make.add_argument("folder", type=Path, nargs="?", help="of the application; an app image for --type firmware")
+    kinds = ("application", "agent", "firmware")
+    make.add_argument("--type", choices=kinds, default="application", help="what it replaces")
+    make.add_argument("--optimise", type=int, choices=(2, 3), help="of the agent: 2 keeps line numbers (default 3)")
     make.add_argument("--out", type=Path, required=True, help="folder for the artifact")
-    make.add_argument("--name", required=True)
-    make.add_argument("--version", required=True)
+    make.add_argument("--name", help="needed for an application")
+    make.add_argument("--version", help="needed for an application; default: that of the agent or image itself")
     make.add_argument(
         "--board", action="append", required=True, help="board it is for, NAME or NAME@2-3, * for any; may be repeated"
     )
@@ -231,6 +296,11 @@ def add_commands(subparsers: Any) -> None:
     check.add_argument("artifact", type=Path)
     check.add_argument("--trust", type=Path, required=True)
 
+    patch = add("delta", _delta, "make the patch from one artifact to another, and show what it saves")
+    patch.add_argument("old", type=Path)
+    patch.add_argument("new", type=Path)
+    patch.add_argument("--out", type=Path, required=True, help="file for the patch")
+
     publish = add("publish", _publish, "upload an artifact, create its stream, print the job document")
     publish.add_argument("artifact", type=Path)
     publish.add_argument("--bucket", default=publishing.BUCKET)
@@ -238,3 +308,11 @@ def add_commands(subparsers: Any) -> None:
     publish.add_argument(
         "--https", action="store_true", help="devices fetch over HTTPS, by presigned URLs, not over MQTT"
     )
+    publish.add_argument(
+        "--delta-from", type=Path, action="append", default=[], metavar="ARTIFACT", help="add a patch; may be repeated"
+    )
+    publish.add_argument("--delta-for", default="", metavar="QUERY", help="add patches for what these devices run")
+    publish.add_argument(
+        "--target", action="append", default=[], metavar="group/NAME", help="as --delta-for, for a group"
+    )
+    publish.add_argument("--library", type=Path, help="folder of the artifacts that devices may run")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefleet.artifacts.modules import PACKAGE, LinkError, Program, Target
+from edgefleet.artifacts.modules import PACKAGE, Comment, LinkError, Program, Target
 from edgefleet.artifacts.references import Item, Lazy, Use, items
 from edgefleet.artifacts.shorten import shorten
 
@@ -212,13 +212,19 @@ class _Linker:
                 there = target.kind == "def" and self.names[self.home(target)].final[target]
                 names.add(target, there or target.name or target.module)
         parts = {bundle: _Writer(self, bundle).parts(public_modules, packages) for bundle in bundles}
-        code = {bundle: [part for part in found if isinstance(part, ast.stmt)] for bundle, found in parts.items()}
-        shorten(code, {(self.home(target), self.names[self.home(target)].final[target]) for target in visible})
-        return {bundle: "".join(_text(part) + "\n" for part in found) for bundle, found in parts.items()}
+        trees = {bundle: ast.Module(found, []) for bundle, found in parts.items()}
+        exported = {(PACKAGE, name) for name in public_modules}
+        for bundle, targets in self.exports.items():
+            exported |= {(bundle, name) for name in targets}
+            exported |= {(bundle, self.names[bundle].final[target]) for target in targets.values()}
+        finals = [(bundle, target, name) for bundle, own in self.names.items() for target, name in own.final.items()]
+        api = {(bundle, name) for bundle, target, name in finals if target in visible and self.home(target) == bundle}
+        shorten(trees, exported, api)
+        return {bundle: "".join(_text(part) + "\n" for part in tree.body) for bundle, tree in trees.items()}
 
 
-def _text(part: ast.stmt | str) -> str:
-    return part if isinstance(part, str) else ast.unparse(ast.fix_missing_locations(part))
+def _text(part: ast.stmt) -> str:
+    return part.text if isinstance(part, Comment) else ast.unparse(ast.fix_missing_locations(part))
 
 
 class _Names:
@@ -276,17 +282,17 @@ class _Writer(ast.NodeTransformer):
         self.names = linker.names[bundle]
         self.bundle = bundle
 
-    def parts(self, modules: Sequence[str], packages: Sequence[str]) -> list[ast.stmt | str]:
-        """Statements and comments. modules: public names of the package for itself. packages: to be loaded, so that
+    def parts(self, modules: Sequence[str], packages: Sequence[str]) -> list[ast.stmt]:
+        """modules: public names of the package for itself. packages: to be loaded, so that
         dropping what lies in them finds them.
         """
-        body: list[ast.stmt | str] = []
+        body: list[ast.stmt] = []
         module = ""
         for item in self.linker.live:
             if item.home == self.bundle:
                 if item.module.name != module:
                     module = item.module.name
-                    body.append(f"# {module}")
+                    body.append(Comment(f"# {module}"))
                 body.append(self.visit(item.node))
         aliases = sorted(
             (name, final) for name, target in self.names.exported.items() if (final := self.names.final[target]) != name

@@ -28,6 +28,14 @@ class LinkError(InputError):
     """A construct that cannot be linked without guessing: `FILE:LINE: why`."""
 
 
+class Comment(ast.stmt):
+    """A line of the linked source, of which nothing is compiled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
 @dataclass(frozen=True)
 class Target:
     """What a name of a module stands for. kind: "def" (name of `module`), "mod" (the module itself), "ext" (a module

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Any
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # short names, in the order in which they are given
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -46,6 +48,21 @@ def bound(node: ast.AST) -> set[str]:
     for part in body:
         walk(part)
     return names - foreign
+
+
+def identifiers(node: ast.AST) -> Iterator[str]:
+    """All names of variables that a piece of code binds or reads, in whatever scope."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.arg):
+            yield part.arg
+        elif isinstance(part, ast.Global | ast.Nonlocal):
+            yield from part.names
+        elif isinstance(part, ast.alias):
+            yield part.asname or part.name
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+            yield part.name or ""
 
 
 class Scoped(ast.NodeTransformer):

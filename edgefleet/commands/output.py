@@ -34,12 +34,12 @@ def _plain(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], where: Console = console) -> None:
     """Values are shown as they are: nothing a device reports is taken for markup."""
     table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
-    console.print(table)
+    where.print(table)
 
 
 def say(text: str, style: str = "") -> None:

@@ -18,6 +18,16 @@ from rich.table import Table
 from hil.cuts import mutants, plan
 from hil.cuts.run import Tally, play, play_all
 
+# Of the table: member of Tally.
+COLUMNS = {
+    "operations": "operations",
+    "cases": "cases",
+    "states": "states",
+    "cuts": "cuts",
+    "bad": "bad_count",
+    "seconds": "seconds",
+}
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hil.cuts", description=__doc__)
@@ -44,19 +54,26 @@ def print_bad(console: Console, bad: list[tuple[str, str]]) -> None:
 
 
 def table_of(found: dict[tuple[str, str], Tally]) -> Table:
-    table = Table("scenario", "kind", "operations", "cases", "states", "cuts", "bad")
-    for column in table.columns[2:]:
+    """A line a scenario and kind; seconds are those of one process."""
+    table = Table("scenario", "kind", *COLUMNS, show_footer=True)
+    total = total_of(found)
+    for column, name in zip(table.columns[2:], COLUMNS, strict=True):
         column.justify = "right"
+        column.footer = "" if name == "operations" else f"{getattr(total, COLUMNS[name]):,.0f}"
     for (scenario, kind), tally in sorted(found.items()):
-        numbers = (tally.operations, tally.cases, tally.states, tally.cuts, tally.bad_count)
-        table.add_row(scenario, kind, *[f"{number:,}" for number in numbers])
+        table.add_row(scenario, kind, *[f"{getattr(tally, member):,.0f}" for member in COLUMNS.values()])
     return table
 
 
-def summary(found: dict[tuple[str, str], Tally], seconds: float) -> dict[str, Any]:
+def total_of(found: dict[tuple[str, str], Tally]) -> Tally:
     total = Tally()
     for tally in found.values():
         total.add(tally)
+    return total
+
+
+def summary(found: dict[tuple[str, str], Tally], seconds: float) -> dict[str, Any]:
+    total = total_of(found)
     return {
         "cases": total.cases,
         "states": total.states,
@@ -65,6 +82,14 @@ def summary(found: dict[tuple[str, str], Tally], seconds: float) -> dict[str, An
         "seconds": round(seconds, 1),
         "rate": round(total.cases / max(seconds, 0.001), 1),
         "failures": total.bad,
+        "table": [
+            {
+                "scenario": scenario,
+                "kind": kind,
+                **{name: round(getattr(tally, member), 1) for name, member in COLUMNS.items()},
+            }
+            for (scenario, kind), tally in sorted(found.items())
+        ],
     }
 
 

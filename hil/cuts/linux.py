@@ -97,6 +97,12 @@ class Recorder:
         if self.inodes.pop(path, None):
             self.add("unlink", path)
 
+    def _link(self, old: Any, new: Any) -> None:
+        self._kept[os, "link"](old, new)
+        if self.mine(new):
+            self.inodes[new] = self.inodes[old]
+            self.add("create", new, self.inodes[new])
+
     def _mkdir(self, path: Any, *arguments: Any) -> None:
         self._kept[os, "mkdir"](path, *arguments)
         if self.mine(path):
@@ -113,6 +119,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._kept = {}
         for place, name, function in (
+            (os, "link", self._link),
             (builtins, "open", self._open),
             (os, "open", self._os_open),
             (os, "fsync", self._fsync),
@@ -251,7 +258,7 @@ class Rig:
 
     def __init__(self, name: str, folder: Path) -> None:
         device = self.devices = _board("device")
-        self.scenario = _board("scenarios").SCENARIOS[name]()
+        self.scenario = (_board("scenarios").SCENARIOS | _board("deltas").SCENARIOS)[name]()
         self.name = "linux-" + name
         self.folder = folder
         self.count = 0

@@ -23,7 +23,7 @@ from hil.cuts.run import ROOT, Tally, play
 
 @dataclass(frozen=True)
 class Mutant:
-    """name; file below edgeagent; (old, new) texts, each old once in the file; tasks "scenario kind [parts]"."""
+    """name; file below edgeagent, or boards/…; (old, new) texts, each old once in the file; tasks "scenario kind [parts]"."""
 
     name: str
     file: str
@@ -40,8 +40,8 @@ def _m(name: str, file: str, *rest: str) -> Mutant:
 
 _WRITE = '    with open(temporary, "wb") as f:\n        f.write(data)\n        sync_file(f)\n'
 _RENAME = "        os.rename(temporary, path)\n"
-_SAVE = '    write_sealed(root + "/state.json", document)\n'
 _COUNT = '            document["boots"] += 1\n'
+_MAIN = "boards/common/main.py"
 _TWO = '    for name in ("/state.json", "/state.bak"):'
 
 MUTANTS = (
@@ -69,12 +69,12 @@ MUTANTS = (
     _m("backup-not-written", "ota/trial.py", '        write_sealed(root + "/state.bak", document)\n', "        pass\n", "update flip 9, rollback flip 9"),
     _m("backup-not-read", "ota/trial.py", _TWO, '    for name in ("/state.json",):', "update flip 9, rollback flip 9"),
     _m("trial-boots-not-counted", "ota/trial.py", _COUNT, "", "hang cut 40"),
-    _m("trial-boots-counted-in-memory", "ota/trial.py", "                save(root, document)\n            except OSError:\n                counted = False", "                pass\n            except OSError:\n                counted = False", "hang cut 40"),
-    _m("uncounted-boot-runs-new", "ota/trial.py", "                counted = False  #", "                counted = True  #", "hang fault"),
+    _m("trial-boots-counted-in-memory", "ota/trial.py", "                save(root, document)\n            except OSError as error:", "                pass\n            except OSError as error:", "hang cut 40"),
+    _m("uncounted-boot-runs-new", "ota/trial.py", '                counted = False\n                failed(root, "its boots cannot be counted: " + exc_text(error))', "                pass", "hang fault"),
     _m("one-boot-is-the-trial", "ota/trial.py", "MAX_BOOTS = 3", "MAX_BOOTS = 1", "update cut"),
     _m("trial-without-end", "ota/trial.py", 'document["boots"] < MAX_BOOTS', 'document["boots"] < 100', "hang cut 40"),
     _m("end-of-trial-not-stored", "ota/trial.py", '            failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))\n', "            pass\n", "hang cut 40"),
-    _m("rollback-not-stored", "ota/trial.py", '    document["reason"] = reason[:240]\n    try:\n        save(root, document)', '    document["reason"] = reason[:240]\n    try:\n        pass', "rollback cut 9"),
+    _m("rollback-not-stored", "ota/trial.py", "            save(root, document)\n            break", "            break", "rollback cut 9"),
     _m("rollback-keeps-the-pointer", "ota/trial.py", '    document["active"] = before if filled(root, before) else None\n', "", "rollback cut 9"),
     _m("rollback-without-reason", "ota/trial.py", '    document["reason"] = reason[:240]\n', "", "rollback cut 9"),
     _m("valid-when-started", "ota/trial.py", _COUNT, _COUNT + '            document["state"] = "confirmed"\n', "rollback cut 9"),
@@ -86,11 +86,56 @@ MUTANTS = (
     _m("valid-when-activated", "ota/slots.py", '"state": "trial",', '"state": "confirmed",', "rollback cut 9"),
     _m("old-boot-count", "ota/slots.py", '                "boots": 0,\n', "", "again cut"),
     _m("floor-forgotten", "ota/slots.py", 'known.get("security_version", 0)', "0", "update cut 9"),
-    _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def writer", "        return\n\n    def _idle", "update cut 9"),
-    _m("state-not-begun", "ota/slots.py", '            if not document["n"]:\n', '            if document["n"] < 0:\n', "first cut, first linux"),
-    _m("slot-made-without-a-sync", "ota/slots.py", "            make_dirs(path)\n", '            __import__("os").mkdir(path)\n', "update linux, many linux"),
+    _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def writer", "        return\n\n    def writer", "update cut 9"),
+    _m("state-not-begun", "ota/slots.py", '        if not document["n"]:\n', '        if document["n"] < 0:\n', "first cut, first linux"),
+    _m("slot-made-without-a-sync", "ota/slots.py", '            make_dirs(path if self.PLAIN else root + "/store")\n', '            exists(root + "/store") or __import__("os").mkdir(root + "/store")\n', "first linux, upgrade linux"),
+    # the store
+    _m("store-loses-what-runs", "ota/index.py", " and not used(slot, name)", "", "shared cut 9"),
+    _m("store-is-never-cleaned", "ota/writer.py", "        index.clean(self._slot)\n", "", "again cut 9"),
+    _m("name-taken-for-complete", "ota/writer.py", "if there and self._matches(one, manifest.blocks + index):", "if there:", "many cut 9"),
+    _m("shared-file-written", "ota/writer.py", "                    if not flags & _COMPLETE:\n", "                    if True:\n", "shared cut 9"),
+    _m("decayed-file-written-in-place", "ota/writer.py", "                self._flag(number, _SECOND)\n", "                pass\n", "decayed cut 9"),
+    _m("index-not-checked", "ota/trial.py", "return found.digest()[:8] == seal", "return True", "shared flip 3"),
+    _m("index-not-synced", "ota/index.py", "        compat.sync_file(f)\n", "", "update linux, many linux"),
+    _m("links-not-synced", "posix.py", "    for one in sorted(made):\n        sync_dir(one)\n", "", "update linux, many linux"),
     # safety
-    _m("escape-does-not-roll-back", "ota/safety.py", "    _note(root, 0 if trial.failed(root, reason) else count, reason)", "    _note(root, count, reason)", "rollback cut 9"),
+    _m("escape-does-not-roll-back", "ota/safety.py", "    ended = trial.failed(root, reason) or ", "    ended = ", "rollback cut 9"),
+    # stage 0, and updates of the agent
+    _m("agent-boot-not-counted", _MAIN, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "agent-hangs cut 40"),
+    _m("agent-counted-after-the-import", _MAIN, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "        run = load(slot)\n", "        run = load(slot)\n        save(state)\n", "agent-hangs cut 40"),
+    _m("uncounted-boot-runs-the-new-agent", _MAIN, "if save(state) else rest", "if save(state) or True else rest", "agent-hangs fault"),
+    _m("agent-trial-without-end", _MAIN, 'state["boots"] < MAX_TRIES', 'state["boots"] < 100', "agent-hangs cut 40"),
+    _m("no-factory-agent", _MAIN, 'if state.get("before") else [None]', 'if state.get("before") else []', "agent cut 40"),
+    _m("agent-state-not-sealed", _MAIN, "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if raw:", "agent-again flip 3"),
+    _m("agent-state-of-one-copy", _MAIN, 'max(read("state.json"), read("state.bak"), key=lambda copy: copy.get("n", 0))', 'read("state.json")', "agent-again flip 9"),
+    _m("agent-given-up-in-memory", _MAIN, '    save(state)\n\n\ndef count', "\n\n\ndef count", "agent-raises cut 40"),
+    _m("given-up-agent-stays-active", _MAIN, '{"active": state["before"], "state"', '{"state"', "agent-hangs cut 40"),
+    _m("agent-given-up-without-a-reason", _MAIN, ', "reason": reason[:240]}', "}", "agent-raises cut 40"),
+    _m("half-an-agent-stays-loaded", _MAIN, "                del sys.modules[name]\n", "                pass\n", "agent-decayed cut 40"),
+    _m("overwrites-the-agent-that-runs", "ota/generations.py", "        if slot != active:\n", "        if False:\n", "agent-decayed cut 9"),
+    _m("confirms-another-agent", "ota/generations.py", 'return bool(running(self.root) == status["active"])', "return True", "agent fault"),
+    # firmware
+    _m("firmware-boots-before-its-record", "ota/partition.py", "        trial.save(self.root, document)\n        if not self.select():", "        done = self.select()\n        trial.save(self.root, document)\n        if not done:", "firmware cut"),
+    _m("firmware-valid-when-started", "ota/partition.py", "                if runs and record[4] == _PENDING:\n", "                if runs and record[4] == _PENDING:\n                    self.mark()\n", "firmware-brief cut"),
+    _m("firmware-kept-after-its-end", "ota/trial.py", '        Firmware(root).drop(document["active"])', "        Firmware", "firmware-sick cut, firmware-sick double, firmware-sick fault"),
+    _m("firmware-erases-what-runs", "ota/partition.py", "        self.other.ioctl(6, number)\n", "        self.running.ioctl(6, number)\n", "firmware cut"),
+    _m("firmware-mark-not-read-back", "ota/partition.py", "        if self.selected()[1:] != (self.own, _VALID):\n", "        if problem:\n", "firmware fault"),
+    _m("firmware-not-marked", "ota/partition.py", "        problem = self.mark()\n        if self.selected()[1:] != (self.own, _VALID):\n", "        problem = None\n        if problem:\n", "firmware cut 9"),
+    _m("firmware-trusts-what-is-there", "ota/partition.py", "            if self.matches(block, number):\n", "            if True:\n", "firmware cut 9"),
+    _m("firmware-tried-for-ever", "ota/partition.py", 'if status["boots"] > trial.MAX_BOOTS:', 'if status["boots"] > 99:', "firmware-dead cut 9"),
+    _m("firmware-tried-once", "ota/partition.py", 'if status["boots"] > trial.MAX_BOOTS:', 'if status["boots"] > 1:', "firmware cut"),
+    _m("firmware-tries-in-memory", "ota/partition.py", "            trial.save(self.root, status)\n", "", "firmware-dead cut 9"),
+    _m("firmware-taken-for-the-new-one", "ota/partition.py", 'runs = bool(self.own == status["active"])', "runs = True", "firmware-dead cut 9"),
+    _m("firmware-floor-forgotten", "ota/partition.py", "security_version=self.floor", "security_version=0", "firmware cut 9"),
+    # delta
+    _m("patch-of-something-else", "ota/delta.py", "if patch.read(_HEADER)[5:] != ids or patch.seek(0, 2) > total:", "if patch.seek(0, 2) > total:", "delta cut 9"),
+    _m("patch-not-synced", "ota/delta.py", "            compat.sync_file(patch)\n", "", "delta cut"),
+    _m("patch-begun-anew", "ota/delta.py", 'open(path, "r+b" if compat.exists(path) else "w+b")', 'open(path, "w+b")', "delta cut 9"),
+    _m("patch-left-for-its-whole-size", "ota/delta.py", "if total - there < missing:", "if total < missing:", "delta cut"),
+    _m("patch-left-behind", "jobs/ota.py", "= (PATCH, PATCH + \".why\", ENVELOPE, HASHES)", "= (ENVELOPE, HASHES)", "delta cut 9"),
+    _m("bad-patch-fails-the-job", "ota/delta.py", "        reason = compat.exc_text(error)\n", "        raise\n", "delta-bad cut 9"),
+    _m("bad-patch-forgotten", "jobs/ota.py", '                        write_atomic(root + PATCH + ".why", ("%s\\n%s" % (own, reason)).encode())', "                        pass", "delta-bad cut"),
+    _m("bad-patch-gone-before-it-is-noted", "jobs/ota.py", "                    # Before the patch goes: after a reset it must not be fetched again.\n", "                    _tidy(root, (PATCH,))\n", "delta-bad cut"),
     # journal, runner
     _m("journal-not-written", "jobs/journal.py", '            write_atomic(self._path, b"%d\\n" % binascii.crc32(body) + body)', "            pass", "steps cut 9"),
     _m("journal-in-place", "jobs/journal.py", '            write_atomic(self._path, b"%d\\n" % binascii.crc32(body) + body)', '            with open(self._path, "wb") as f:\n                f.write(b"%d\\n" % binascii.crc32(body) + body)', "steps linux"),
@@ -100,6 +145,11 @@ MUTANTS = (
     _m("journal-gone-with-the-restart", "jobs/runner.py", '        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', '        self.runner._journal.clear()\n        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', "steps cut 9"),
     _m("checkpoint-in-memory", "jobs/runner.py", '        self.runner.keep(self, "IN_PROGRESS", merged)\n', "", "steps cut 9"),
     _m("failed-journal-ignored", "jobs/journal.py", '            raise JobFailed("journal: " + exc_text(error)) from None', "            pass", "steps fault"),
+    # going back by a job
+    _m("gate-not-asked", "jobs/ota.py", '    await gate.wait(job, "restart", version)\n', "", "rollback-job cut 9"),
+    _m("configuration-not-kept", "jobs/ota.py", "            safety.keep(agent.port.slots_dir, agent.config_path, own)\n", "            pass\n", "rollback-job-bad cut 9"),
+    _m("configuration-not-put-back", "ota/safety.py", '        put_back(root, status["job"])\n', "        pass\n", "rollback-job-bad cut 9"),
+    _m("copy-of-the-configuration-gone-first", "ota/safety.py", "            if read_file(words[1].decode(), 8192) != words[2]:", "            remove_tree(root + KEPT)\n            if read_file(words[1].decode(), 8192) != words[2]:", "rollback-job-bad cut"),
     # identity
     _m("identity-in-place", "identity.py", '("b" if record.get("folder") == self.root + "a" else "a")', '"a"', "identity cut"),
     _m("identity-record-first", "identity.py", '        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n', "", "        self._keep(record)\n\n    def state", '        self._keep(record)\n        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n\n    def state', 'if self._digest(record) == record["sha256"]:', "if True:", "identity cut"),
@@ -123,26 +173,27 @@ SAMPLE = (
     "trial-boots-not-counted",
     "valid-when-started",
     "identity-in-place",
+    "firmware-mark-not-read-back",
 )
 
 
 def overlay(mutant: Mutant, folder: Path, agent: Path = ROOT) -> None:
     """Make folder/edgeagent: links to the real files, but the changed one. Raises ValueError if a text is not there."""
-    source = agent / "edgeagent"
-    text = (source / mutant.file).read_text()
+    path = Path(mutant.file) if mutant.file.startswith("boards/") else Path("edgeagent", mutant.file)
+    text = (agent / path).read_text()
     for old, new in mutant.changes:
         if text.count(old) != 1:
             raise ValueError(f"{mutant.name}: {mutant.file} has {text.count(old)} times {old!r}")
         text = text.replace(old, new)
-    made = folder / "edgeagent"
-    parts = mutant.file.split("/")
-    for depth in range(len(parts)):
-        below = Path(*parts[:depth])
-        (made / below).mkdir(parents=True)
-        for entry in (source / below).iterdir():
-            if entry.name not in (parts[depth], "__pycache__"):
-                (made / below / entry.name).symlink_to(entry)
-    (made / mutant.file).write_text(text)
+    for depth in range(1, len(path.parts)):
+        below = Path(*path.parts[:depth])
+        (folder / below).mkdir(parents=True)
+        for entry in (agent / below).iterdir():
+            if entry.name not in (path.parts[depth], "__pycache__"):
+                (folder / below / entry.name).symlink_to(entry)
+    if path.parts[0] != "edgeagent":
+        (folder / "edgeagent").symlink_to(agent / "edgeagent")
+    (folder / path).write_text(text)
 
 
 @contextmanager

@@ -25,9 +25,11 @@ class Task:
         return asdict(self)
 
 
-JOBS = ("update", "many", "again", "rollback", "hang", "first", "config", "trust", "steps", "identity")
+JOBS = ("update", "many", "again", "upgrade", "shared", "decayed", "rollback", "hang", "first", "config", "trust", "steps", "identity")
+AGENTS = ("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes")
+FIRMWARE = ("firmware", "firmware-dead", "firmware-brief", "firmware-sick")
 QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
-LINUX = ("update", "many", "rollback", "hang", "first", "again", "config", "trust", "steps", "identity")
+LINUX = ("update", "many", "upgrade", "shared", "decayed", "rollback", "hang", "first", "again", "config", "trust", "steps", "identity")
 CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless")
 
 
@@ -36,12 +38,14 @@ def full() -> list[Task]:
     every operation of a recovery: of the short scenarios in every way.
     """
     tasks = []
-    for name in JOBS:
+    for name in (*JOBS, *AGENTS, *FIRMWARE):
         tasks += [Task(name, "cut"), Task(name, "fault")]
     # Of records that an update has too, some of the bytes.
     for name, parts, step in (
         ("update", 12, 1),
         ("again", 8, 4),
+        ("agent-again", 8, 2),
+        ("firmware", 6, 2),
         ("rollback", 8, 2),
         ("trust", 12, 1),
         ("steps", 4, 1),
@@ -49,10 +53,17 @@ def full() -> list[Task]:
     ):
         tasks += [Task(name, "flip", part, parts) for part in range(0, parts, step)]
     tasks += [Task("config", "flip"), Task("large", "cut", 3, 7)]
+    for name in ("rollback-job", "rollback-job-bad"):
+        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "double"), Task(name, "flip", 1, 4)]
     # Second cuts: at every operation of the recovery from every first cut, of rollback and identity from some.
     for name, parts, step, every in (
         ("update", 16, 1, False),
         ("rollback", 8, 4, False),
+        ("agent", 8, 1, False),
+        ("agent-again", 8, 3, False),
+        ("firmware", 6, 1, False),
+        ("firmware-sick", 6, 2, False),
+        ("firmware-dead", 9, 4, False),
         ("identity", 6, 2, False),
         ("config", 2, 1, True),
         ("steps", 8, 1, True),
@@ -61,6 +72,12 @@ def full() -> list[Task]:
         tasks += [Task(name, "double", part, parts, every) for part in range(0, parts, step)]
     for name, step in (("outbox-life", 1), ("outbox-tight", 9), ("outbox-full", 9)):
         tasks.append(Task(name, "cut", 0, step))
+    # Reads that go wrong: all of files, some of the many of the flash.
+    for name, step in (("update", 29), ("rollback", 29), ("trust", 5)):
+        tasks += [Task(name, "read", 3, step), Task(name, "misread")]
+    for name in ("delta", "delta-bad"):
+        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "linux")]
+    tasks.append(Task("delta", "double", 1, 8))
     tasks += [Task(name, "linux") for name in LINUX]
     # The longest first, so that no worker is left alone with one at the end.
     return sorted(tasks, key=lambda task: task.kind not in ("double", "flip"))
@@ -72,18 +89,23 @@ def sample() -> list[Task]:
         Task("update+again+rollback+steps", "cut", 3, 9),
         Task("update+trust+steps", "double", 30, 71),
         Task("hang+first+config+trust+identity", "cut", 3, 9),
-        Task("update+identity", "fault", 1, 13),
+        Task("+".join(AGENTS), "cut", 3, 23),
+        Task("update+identity+agent", "fault", 1, 13),
         Task("update+trust+identity", "flip", 7, 173),
+        Task("update+trust", "read", 3, 331),
+        Task("update+trust", "misread", 3, 17),
         Task("update+rollback+trust+identity+outbox-life", "storm", 0, 10),
+        Task("+".join(FIRMWARE), "cut", 3, 23),
         Task("many", "cut", 5, 31),
         Task("large", "cut", 5, 331),
+        Task("rollback-job+rollback-job-bad", "cut", 2, 7),
     ]
 
 
 def storms(count: int, first: int = 0) -> list[Task]:
     """`count` seeded storms over all scenarios, from seed `first` on."""
-    names = (*JOBS, *QUEUES)
-    each = 500
+    names = (*JOBS, *AGENTS, *FIRMWARE, *QUEUES)
+    each = 2500
     tasks = []
     for number in range((count + each - 1) // each):
         start = first + number // len(names) * each

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +20,21 @@ from hil.virtual_board import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = ROOT / "hil" / "cuts" / "board" / "program.py"
-HEAP = "8m"
+HEAP = "64m"
 SILENCE_S = 60.0  # without a line: it hangs, which on a board is for the watchdog to end
 KEEP = 50  # bad cases that are kept for printing
 
 
 @dataclass
 class Tally:
-    """cases: tried. states: distinct ones of them; a state that was judged before is not judged again."""
+    """cases: tried. states: distinct ones that were judged. seconds: of one process."""
 
     cases: int = 0
     states: int = 0
     cuts: int = 0
     bad_count: int = 0
     operations: int = 0
+    seconds: float = 0.0
     bad: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -40,6 +42,7 @@ class Tally:
         self.states += other.states
         self.cuts += other.cuts
         self.bad_count += other.bad_count
+        self.seconds += other.seconds
         self.bad = (self.bad + other.bad)[:KEEP]
         self.operations = max(self.operations, other.operations)
 
@@ -68,6 +71,7 @@ def play(
     """
     arguments, environment = command(member, over)
     tally = Tally()
+    start = time.monotonic()
     told = 0
     with subprocess.Popen(
         arguments, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -96,6 +100,7 @@ def play(
                     setattr(tally, name, data[name])
                 tally.bad_count = data.get("bad_count", len(tally.bad))
         timer.cancel()
+    tally.seconds = time.monotonic() - start
     if not ended:
         tally.bad_count += 1
         where = f"{member.get('scenario', member.get('replay'))}/{member.get('kind', '')}"

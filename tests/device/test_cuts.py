@@ -3,12 +3,42 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hil.cuts import mutants, plan
-from hil.cuts.run import Tally, play, play_all
+from hil.cuts.run import ROOT, Tally, play, play_all
+from hil.virtual_board import interpreter
+
+# Two flashes of the same content are read in the same way, one by each program; digests tell contents apart.
+BOTH = """
+from array import array
+from hil.cuts.board import flash
+made = flash.Flash(bytearray(flash.chance("x", 3 * 4096)))
+plain = flash.Flash(bytearray(made.data))
+for n in range(300):
+    size = 32 << flash.number("s%d" % n, 4)
+    at = flash.number("a%d" % n, (4096 - size) // 32) * 32
+    block = flash.number("b%d" % n, 3)
+    one, two = bytearray(size), bytearray(size)
+    assert made.readblocks(block, one, at) == flash.readblocks(plain, block, two, at) == 0
+    assert one == two == made.data[block * 4096 + at : block * 4096 + at + size]
+assert bytes(made.read_first()) == bytes(plain.read_first())
+assert len(made.read_first()) > 100
+cells = array("H", range(0, 300, 7))
+seen = set()
+for bit in range(8 * 32):
+    other = bytearray(made.data)
+    other[cells[9] * 32 + bit // 8] ^= 1 << bit % 8
+    seen.add(flash.digest(other, cells, len(cells)))
+seen.add(flash.digest(made.data, cells, len(cells)))
+assert len(seen) == 257
+made.dead = plain.dead = True
+assert made.readblocks(0, one, 0) == flash.readblocks(plain, 0, two, 0) == -5
+"""
 
 
 def told(tally: Tally) -> str:
@@ -51,6 +81,27 @@ def test_every_mutant_fits_the_agent_as_it_is(tmp_path: Path) -> None:
 def test_a_bad_case_is_replayed_by_its_id() -> None:
     case = play(plan.Task("in-place", "cut", limit=1).members()).bad[0]
     assert play({"replay": case[0]}).bad == [case]
+
+
+def test_what_is_remembered_hides_no_bad_state() -> None:
+    task = {"scenario": "delete-then-rename", "kind": "cut", "part": 1, "parts": 3}
+    remembered, played = play(task), play({**task, "nodes": -1})
+    assert played.bad_count > 10
+    assert (remembered.cases, remembered.bad_count, remembered.bad) == (played.cases, played.bad_count, played.bad)
+    assert remembered.states < played.states
+
+
+def test_machine_code_and_python_read_the_same(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(BOTH)
+    environment = {**os.environ, "MICROPYPATH": f"{ROOT}:.frozen"}
+    subprocess.run([interpreter(), program], env=environment, check=True, timeout=60)
+
+
+def test_misread_files_lead_to_other_states_but_to_no_bad_one() -> None:
+    tally = play(plan.Task("trust", "misread").members())
+    assert not tally.bad_count, told(tally)
+    assert tally.states > 5, "some of them have to change what happens"
 
 
 def test_a_second_cut_is_replayed_by_its_id() -> None:

@@ -31,6 +31,9 @@ ESP32 = """
 HEAP_DATA = 4
 def idf_heap_info(kind):
     return [(100, 40, 30, 20), (200, 90, 80, 70)]
+class Partition:
+    def find(type, subtype):
+        return []
 """
 NTPTIME = """
 def settime():

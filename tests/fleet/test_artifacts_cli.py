@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent import __version__
+from edgefleet import devices
+from edgefleet.artifacts.build import Artifact
 from edgefleet.cli import main
 
 
@@ -42,6 +45,50 @@ def test_keygen_build_sign_trust_verify_inspect(folder: Path, capsys: pytest.Cap
     shown = json.loads(capsys.readouterr().out)
     assert (shown["security_version"], shown["expires"]) == (3, 4000000000)
     assert shown["signatures"] == [{"key": key_id, "algorithm": "ecdsa-p256", "state": "valid"}]
+
+
+def test_agent_is_built_signed_and_verified_like_an_application(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact("keygen", "release.pem")
+    artifact("trust", "release.pem", "--out", "trust.json")
+    assert artifact("build", "--type", "agent", "--board", "ESP32_GENERIC", "--out", "agent") == 0
+    artifact("sign", "agent", "--key", "release.pem")
+    capsys.readouterr()
+    assert artifact("verify", "agent", "--trust", "trust.json") == 0
+    made = Artifact.read(folder / "agent")
+    assert (made.info.type, made.info.name, made.version) == ("agent", "edgeagent", __version__)
+    assert dict(made.files()) == devices.agent_bytecode("ESP32_GENERIC")
+    assert len(made.files()) <= 128
+    assert len(made.envelope) <= 4096
+
+
+def test_agent_says_the_version_that_it_was_built_with(folder: Path) -> None:
+    options = ("--type", "agent", "--board", "UNIX_VIRTUAL", "--out", "agent")
+    assert artifact("build", *options, "--version", "7.8.9", "--optimise", "2") == 0
+    made = Artifact.read(folder / "agent")
+    assert made.version == "7.8.9"
+    assert b"7.8.9" in dict(made.files())["edgeagent/__init__.mpy"]
+    assert __version__.encode() not in dict(made.files())["edgeagent/__init__.mpy"]
+
+
+def test_one_agent_for_boards_that_need_different_ones_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boards = ("--board", "ESP32_GENERIC@2-", "--board", "RPI_PICO_W")
+    assert "their agents differ" in refused(capsys, "build", "--type", "agent", *boards, "--out", "agent")
+
+
+@pytest.mark.parametrize("more", [("src",), ("--runtime", "cpython")], ids=["a folder is given", "not for boards"])
+def test_agent_takes_no_folder_and_is_for_boards(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    line = refused(capsys, "build", "--type", "agent", "--board", "ESP32_GENERIC", "--out", "agent", *more)
+    assert "takes no folder" in line
+
+
+def test_application_needs_folder_name_and_version(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "needs FOLDER" in refused(capsys, "build", "src", "--board", "ESP32_GENERIC", "--out", "out")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

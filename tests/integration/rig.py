@@ -24,6 +24,9 @@ class Rig:
     """A board called `thing` that has been onboarded and runs 1.0.0."""
 
     settings: Mapping[str, Any] = {}  # further members of agent.json
+    kind = "UNIX_VIRTUAL"  # MicroPython's name of the board
+    chip = "unix"
+    firmware: bytes | None = None  # see VirtualBoard.flash
 
     def __init__(self, fleet: FleetManager, judge: Judge, folder: Path, thing: str, heap: str = "128k") -> None:
         self.fleet, self.judge, self.folder, self.thing = fleet, judge, folder, thing
@@ -31,8 +34,8 @@ class Rig:
         sign.generate_key(self.key)
         for version, app in VERSIONS.items():
             self._release(APPS / app, version)
-        self.board = VirtualBoard(folder / "board", heap=heap)
-        self.board.flash(self._files(heap))
+        self.board = VirtualBoard(folder / "board", heap=heap, chip=self.chip)
+        self.board.flash(self._files(heap), self.firmware)
 
     def _files(self, heap: str) -> Path:
         ready = self.fleet.ready
@@ -48,7 +51,7 @@ class Rig:
             files,
             {**config, **self.settings},
             on_board=True,
-            board="UNIX_VIRTUAL",
+            board=self.kind,
             ca=Path(ready["ca"]),
             claim_certificate=Path(ready["claim_certificate"]),
             claim_key=Path(ready["claim_key"]),
@@ -63,7 +66,7 @@ class Rig:
             source,
             name="app",
             version=version,
-            boards=["UNIX_VIRTUAL"],
+            boards=[self.kind],
             expires=4_000_000_000,
             downgrade=later,
         )

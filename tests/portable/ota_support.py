@@ -157,6 +157,41 @@ def contents(folder):
     return found
 
 
+def fill(slot, files):
+    """Put files into the slot at path `slot`: an index, and the contents in the store. files: {path: bytes}."""
+    text = "\n"
+    compat.make_dirs(slot[:-1] + "store")
+    for path in sorted(files):
+        name = hexed(sha(files[path])[:16])
+        with open(slot[:-1] + "store/" + name, "wb") as f:
+            f.write(files[path])
+        text += "%s %d %s\n" % (path, len(files[path]), name)
+    with open(slot + ".idx", "wb") as f:
+        f.write(sha(text.encode())[:8] + text.encode())
+
+
+def entries(slot):
+    """[[path, bytes as text, name in the store]] of a slot with an index."""
+    with open(slot + ".idx", "rb") as f:
+        raw = f.read()
+    if sha(raw[8:])[:8] != raw[:8]:
+        raise ValueError("seal")
+    return [line.split(" ") for line in raw[9:].decode().split("\n")[:-1]]
+
+
+def slot_contents(slot):
+    """{path: bytes} of the slot at path `slot`, whatever its form; {} if there is nothing."""
+    if not compat.exists(slot + ".idx"):
+        return contents(slot) if compat.exists(slot) else {}
+    found = {}
+    for path, size, name in entries(slot):
+        with open(slot[:-1] + "store/" + name, "rb") as f:
+            found[path] = f.read()
+        if len(found[path]) != int(size):
+            raise ValueError(path)
+    return found
+
+
 def damage(path, at=-1):
     """Flip one byte of a file."""
     with open(path, "rb") as f:

@@ -10,6 +10,7 @@ import binascii
 import json
 
 from edgeagent import topics
+from edgeagent.agent import Agent as RealAgent
 from edgeagent.errors import TransportError
 from tests.portable.ota_support import FACTS
 
@@ -197,6 +198,7 @@ class Reset(BaseException):
 class Config:
     trust = "trust.json"
     confirm_within = 60
+    update_window = None
     device_configuration = {}
 
 
@@ -205,8 +207,11 @@ class Agent:
 
     def __init__(self, service, root="", version="1.0.0"):
         self.client = service
+        self.config_path = None
+        self.hooks = {}
         self.thing_name = "thing"
         self.config = Config()
+        self.config.update_window = None
         self.port = self
         self.slots_dir = root
         self.version = version
@@ -222,6 +227,8 @@ class Agent:
     async def healthy(self):
         return self.health
 
+    ask = RealAgent.ask
+
 
 class Job:
     """The context that the runner gives to a handler."""
@@ -233,6 +240,7 @@ class Job:
         self.execution = execution
         self.revoked = False
         self.reports = []
+        self.data = {}
         self.accepts = True
         self.ended_by_service = False
 
@@ -242,6 +250,9 @@ class Job:
             raise asyncio.CancelledError
         self.reports.append((percent, details))
         return self.accepts
+
+    def checkpoint(self, **data):
+        self.data.update(data)
 
     def reset(self, reason):
         self.agent.port.reset()

@@ -12,7 +12,17 @@ import unittest
 from edgeagent import clock
 from edgeagent.ota import trial
 from tests.portable import test_ota_handler
-from tests.portable.ota_support import BLOCK, KEY, RUNTIME, Artifact, Key, contents, envelope, pattern, trust
+from tests.portable.ota_support import (
+    BLOCK,
+    KEY,
+    RUNTIME,
+    Artifact,
+    Key,
+    envelope,
+    pattern,
+    slot_contents,
+    trust,
+)
 from tests.portable.signers import LmsKey, RsaKey
 from tests.portable.test_ota_handler import FILES
 
@@ -228,7 +238,7 @@ class MixAndMatch(Case):
         other = Artifact([("app.py", b"VERSION = 3"), ("data.bin", pattern(12 * BLOCK, 9))], version="3.0.0")
         self.serve(self.artifact.envelope, other.blocks, other.payload)
         self.stopped("bundle", written=True)
-        self.assertEqual(contents(self.root + "/b"), {})
+        self.assertEqual(slot_contents(self.root + "/b"), {})
 
 
 class MixedBundle(Case):
@@ -278,7 +288,7 @@ class EndlessData(Case):
 
         self.service.wrap = more
         self.reset(document=self.document, execution=2)
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
 
 
 class WrongImage(Case):

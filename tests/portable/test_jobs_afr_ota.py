@@ -10,7 +10,7 @@ from edgeagent import compat
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import afr_ota
 from edgeagent.ota import trial
-from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, contents, pattern, sha, trust
+from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, pattern, sha, slot_contents, trust
 from tests.portable.ota_world import Job, Reset, Service
 from tests.portable.signers import RsaKey
 from tests.portable.test_ota_handler import Case
@@ -73,7 +73,7 @@ class Update(Case):
 
     def test_it_is_installed_tried_confirmed_and_reported_as_aws_dashboards_read_it(self):
         self.reset()
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
         blocks = (len(b"".join(self.artifact.parts())) + BLOCK - 1) // BLOCK
         self.assertIn("/%d" % blocks, self.reports[0][1]["receive"])
         self.assertEqual(
@@ -101,7 +101,7 @@ class Update(Case):
             Reset,
             lambda: self.run_job(document=document(self.artifact, protocols=["HTTP"], streamname=None, file=entry)),
         )
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
         self.assertEqual(self.service.requests, [])
 
     def test_parts_of_any_length_are_cut_at_the_right_places(self):
@@ -117,12 +117,12 @@ class Update(Case):
             self.artifact = Artifact([("app.py", pattern(size))], name="n" * (execution + 1))
             self.boot("1.0.0")
             self.reset(execution=execution + 1)
-            self.assertEqual(contents(self.root + "/b"), {"app.py": pattern(size)})
+            self.assertEqual(slot_contents(self.root + "/b"), {"app.py": pattern(size)})
 
     def test_a_download_goes_on_where_it_stopped(self):
         self.service.drop_after = 5
         self.reset()
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
 
     def test_after_a_restart_only_what_is_missing_is_fetched(self):
         job = Job(self.agent, document(self.artifact))
@@ -142,7 +142,7 @@ class Update(Case):
         asyncio.run(scenario())
         self.boot("1.0.0", "power-on")
         self.reset()
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
         self.assertGreater(max([request["o"] for request in self.service.requests]), 1)
         self.assertLess(self.service.sent, 3 + 4)
 
@@ -213,7 +213,7 @@ class Update(Case):
         with open(self.root + "/trust.json", "w") as f:
             json.dump(trust((KEY, key)), f)
         self.reset(document=self.rsa(key.sign))
-        self.assertEqual(contents(self.root + "/b"), dict(FILES))
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
 
     def rsa(self, sign):
         """The document as AWS makes it with an RSA signing profile: one signature, under its own name."""

@@ -62,7 +62,7 @@ class Shape(Case):
         self.assertEqual((manifest.name, manifest.version, manifest.security_version), ("app", "2.1", 1))
         self.assertEqual((manifest.size, manifest.blocks), (5004, 2))
         self.assertEqual((manifest.expires, manifest.mpy), (1900000000, 6))
-        self.assertEqual(manifest.files, [["app.mpy", 4, None, None], ["lib/data.bin", 5000, None, None]])
+        self.assertEqual(list(manifest.files), [["app.mpy", 4, None, None], ["lib/data.bin", 5000, None, None]])
         self.assertEqual((manifest.requires, manifest.downgrade, manifest.type), (None, None, None))
 
     def test_each_member_is_named_when_it_is_wrong(self):

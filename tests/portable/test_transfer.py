@@ -13,7 +13,19 @@ from edgeagent.ota import transfer
 from edgeagent.ota.manifest import parse_manifest
 from edgeagent.ota.transfer import Fetcher
 from edgeagent.ota.writer import Writer
-from tests.portable.ota_support import BLOCK, Artifact, contents, damage, fresh, hexed, pattern, sha
+from tests.portable.ota_support import (
+    BLOCK,
+    Artifact,
+    contents,
+    damage,
+    entries,
+    fill,
+    fresh,
+    hexed,
+    pattern,
+    sha,
+    slot_contents,
+)
 from tests.portable.ota_world import Agent, Service, cbor
 
 SIZE = 10 * BLOCK + 100
@@ -492,7 +504,8 @@ class Refusing(Case):
 
 class Writing(unittest.TestCase):
     def setUp(self):
-        self.folder = fresh("writer")
+        self.root = fresh("writer")
+        self.reset()
         self.files = [
             ("app.mpy", pattern(3 * BLOCK + 1000, 1)),
             ("empty.txt", b""),
@@ -501,14 +514,27 @@ class Writing(unittest.TestCase):
             ("last", b""),
         ]
         self.artifact = Artifact(self.files)
-        self.manifest = parse_manifest(self.artifact.manifest)
         self.payload = self.artifact.payload
 
     def tearDown(self):
-        compat.remove_tree(self.folder)
+        compat.remove_tree(self.root)
+
+    def reset(self):
+        compat.remove_tree(self.root)
+        compat.make_dirs(self.root + "/store")
+        self.slot = self.root + "/b"
+
+    def on_flash(self, path):
+        """Where the content of a file is."""
+        return self.root + "/store/" + hexed(sha(dict(self.files)[path])[:16])
+
+    def running(self, files):
+        """Slot a runs these files."""
+        fill(self.root + "/a", files)
 
     def writer(self, hashes=None):
-        return Writer(self.folder, self.manifest, self.artifact.blocks if hashes is None else hashes)
+        self.manifest = parse_manifest(self.artifact.manifest)
+        return Writer(self.slot, self.manifest, self.artifact.blocks if hashes is None else hashes)
 
     def feed(self, writer, first=0, last=None):
         for number in range(first, self.manifest.blocks if last is None else last):
@@ -518,7 +544,7 @@ class Writing(unittest.TestCase):
         first = asyncio.run(writer.resume())
         self.feed(writer, first)
         asyncio.run(writer.finish())
-        self.assertEqual(contents(self.folder), dict(self.files))
+        self.assertEqual(slot_contents(self.slot), dict(self.files))
         return first
 
     def refused(self, code, function, *args):
@@ -543,12 +569,11 @@ class Writing(unittest.TestCase):
         self.refused("block-hash", writer.block, 0, bytes(bad))
         self.refused("block-hash", writer.block, 1, self.payload[:BLOCK])
         writer.close()
-        self.assertEqual(contents(self.folder), {"empty.txt": b"", "last": b""})
+        self.assertEqual(list(contents(self.root + "/store").values()), [b""])
 
     def test_reset_after_any_block_costs_none(self):
-        for cut in range(self.manifest.blocks):
-            compat.remove_tree(self.folder)
-            os.mkdir(self.folder)
+        for cut in range(24):
+            self.reset()
             writer = self.writer()
             asyncio.run(writer.resume())
             self.feed(writer, 0, cut)
@@ -557,15 +582,14 @@ class Writing(unittest.TestCase):
 
     def test_blocks_may_come_in_any_order(self):
         for step in (1, 5, 7, 11, 23):  # none divides 24
-            compat.remove_tree(self.folder)
-            os.mkdir(self.folder)
+            self.reset()
             writer = self.writer()
             asyncio.run(writer.resume())
-            for n in range(self.manifest.blocks):
-                number = n * step % self.manifest.blocks
+            for n in range(24):
+                number = n * step % 24
                 writer.block(number, self.payload[number * BLOCK : (number + 1) * BLOCK])
             asyncio.run(writer.finish())
-            self.assertEqual(contents(self.folder), dict(self.files))
+            self.assertEqual(slot_contents(self.slot), dict(self.files))
 
     def test_blocks_beyond_a_hole_are_found_after_a_reset(self):
         writer = self.writer()
@@ -578,7 +602,7 @@ class Writing(unittest.TestCase):
         self.assertEqual([n for n in range(24) if writer.have[n >> 3] >> (n & 7) & 1], [1, 2, 5, 22])
 
     def test_hash_list_may_be_a_file(self):
-        path = self.folder + ".list"
+        path = self.root + ".list"
         try:
             with open(path, "wb") as f:
                 f.write(self.artifact.blocks)
@@ -596,7 +620,7 @@ class Writing(unittest.TestCase):
         asyncio.run(writer.resume())
         self.feed(writer)
         asyncio.run(writer.finish())
-        path = self.folder + "/lib/deep/b.mpy"
+        path = self.on_flash("lib/deep/b.mpy")
         with open(path, "rb") as f:
             kept = f.read(5 * BLOCK + 7)
         with open(path, "wb") as f:
@@ -622,35 +646,36 @@ class Writing(unittest.TestCase):
         writer._open = real
         self.feed(writer, 3)
         asyncio.run(writer.finish())
-        self.assertEqual(contents(self.folder), dict(self.files))
+        self.assertEqual(slot_contents(self.slot), dict(self.files))
 
     def test_rotten_bytes_on_flash_are_fetched_again(self):
         self.complete(self.writer())
-        damage(self.folder + "/app.mpy", 2 * BLOCK + 3)
+        damage(self.on_flash("app.mpy"), 2 * BLOCK + 3)
         self.assertEqual(self.complete(self.writer()), 2)
 
     def test_missing_and_overlong_files_are_written_anew(self):
         self.complete(self.writer())
-        os.unlink(self.folder + "/lib/a.mpy")
+        os.unlink(self.on_flash("lib/a.mpy"))
         self.assertEqual(self.complete(self.writer()), 3)
-        with open(self.folder + "/lib/a.mpy", "ab") as f:
+        with open(self.on_flash("lib/a.mpy"), "ab") as f:
             f.write(b"more")
         self.assertEqual(self.complete(self.writer()), 3)
 
     def test_files_that_do_not_belong_are_deleted(self):
         self.complete(self.writer())
-        os.mkdir(self.folder + "/stale")
-        for name in ("app.py", "lib/app.pyc", "stale/x"):
-            with open(self.folder + "/" + name, "wb") as f:
+        kept = contents(self.root + "/store")
+        for name in ("00" * 16, "11" * 16 + "-755", "11" * 16 + "x", "stale"):
+            with open(self.root + "/store/" + name, "wb") as f:
                 f.write(b"x")
         self.assertEqual(self.complete(self.writer()), self.manifest.blocks)
+        self.assertEqual(contents(self.root + "/store"), kept)
 
     def test_finish_reads_back_and_names_the_file(self):
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer)
         writer.close()
-        damage(self.folder + "/lib/a.mpy")
+        damage(self.on_flash("lib/a.mpy"))
         with self.assertRaises(UpdateError) as caught:
             asyncio.run(writer.finish())
         self.assertEqual(caught.exception.code, "file-hash")
@@ -665,7 +690,7 @@ class Writing(unittest.TestCase):
     def test_file_hash_that_contradicts_the_block_hashes_is_refused(self):
         self.artifact.blocks = self.artifact.blocks[:-32] + bytes(32)  # the last file's
         self.artifact.document["payload"]["blocks_sha256"] = hexed(sha(self.artifact.blocks))
-        self.manifest = parse_manifest(json.dumps(self.artifact.document).encode())
+        self.artifact.manifest = json.dumps(self.artifact.document).encode()
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer)
@@ -673,7 +698,7 @@ class Writing(unittest.TestCase):
 
     def test_payload_hash_is_checked_too(self):
         self.artifact.document["payload"]["sha256"] = "00" * 32
-        self.manifest = parse_manifest(json.dumps(self.artifact.document).encode())
+        self.artifact.manifest = json.dumps(self.artifact.document).encode()
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer)
@@ -682,9 +707,74 @@ class Writing(unittest.TestCase):
     def test_many_small_files_in_one_block(self):
         self.files = [("f%02d" % n, pattern(n * 3, n)) for n in range(100)]
         self.artifact = Artifact(self.files)
-        self.manifest = parse_manifest(self.artifact.manifest)
         self.payload = self.artifact.payload
         self.complete(self.writer())
+
+    def test_what_the_running_version_has_is_neither_fetched_nor_written(self):
+        self.running({"deep.bin": self.files[3][1], "other": b"gone"})
+        path = self.on_flash("lib/deep/b.mpy")
+        with open(path, "rb") as kept:
+            opened = []
+            writer = self.writer()
+            asyncio.run(writer.resume())
+            real = writer._open
+            writer._open = lambda number: opened.append(writer.path(number)) or real(number)
+            missing = [n for n in range(24) if not writer.have[n >> 3] >> (n & 7) & 1]
+            # The first 3.25 blocks are another file's; the shared one begins in block 3 and ends in the last.
+            self.assertEqual(missing, [0, 1, 2, 3])
+            for number in missing:
+                writer.block(number, self.payload[number * BLOCK : (number + 1) * BLOCK])
+            asyncio.run(writer.finish())
+            self.assertEqual(kept.read(), self.files[3][1])
+        self.assertEqual(slot_contents(self.slot), dict(self.files))
+        self.assertTrue(opened)
+        self.assertFalse(path in opened)
+
+    def test_what_the_running_version_uses_is_not_deleted(self):
+        before = {"old.mpy": b"old", "app.mpy": self.files[0][1]}
+        self.running(before)
+        self.complete(self.writer())
+        self.assertEqual(slot_contents(self.root + "/a"), before)
+
+    def test_decayed_file_of_the_running_version_is_fetched_and_the_running_one_stays_as_it_is(self):
+        for change in ("flip", "short", "long", "gone"):
+            self.reset()
+            self.running({"app.mpy": self.files[0][1]})
+            path = self.on_flash("app.mpy")
+            if change == "flip":
+                damage(path, 5000)
+            elif change == "gone":
+                os.unlink(path)
+            else:
+                with open(path, "wb") as f:
+                    f.write(self.files[0][1][:5000] if change == "short" else self.files[0][1] + b"x")
+            before = contents(self.root + "/store")
+            self.assertEqual(self.complete(self.writer()), 0)
+            after = contents(self.root + "/store")
+            self.assertEqual([after.get(name) for name in before], list(before.values()))
+
+    def test_files_with_the_same_content_are_one(self):
+        same = pattern(5000, 9)
+        self.files = [("a.bin", same), ("b.bin", same), ("x/c.bin", same), ("d", b""), ("e", b"")]
+        self.artifact = Artifact(self.files)
+        self.payload = self.artifact.payload
+        self.complete(self.writer())
+        self.assertEqual(sorted(contents(self.root + "/store").values()), [b"", same])
+
+    def test_one_content_with_two_modes_is_two_files(self):
+        self.files = [("a.sh", b"x"), ("b.txt", b"x"), ("c.sh", b"x")]
+        self.artifact = Artifact(self.files)
+        self.artifact.document["files"] = [["a.sh", 1, 0o755], ["b.txt", 1], ["c.sh", 1, 0o700]]
+        self.artifact.seal()
+        self.payload = self.artifact.payload
+        self.complete(self.writer())
+        name = hexed(sha(b"x")[:16])
+        self.assertEqual([entry[2] for entry in entries(self.slot)], [name + "-755", name, name + "-700"])
+
+    def test_index_lists_the_files_in_the_order_of_the_manifest(self):
+        self.complete(self.writer())
+        listed = [(path, int(size)) for path, size, _ in entries(self.slot)]
+        self.assertEqual(listed, [(path, len(data)) for path, data in self.files])
 
 
 if __name__ == "__main__":

@@ -230,10 +230,10 @@ class Launching(Case):
         self.assertEqual(launch.backoff(self.root), 0)
         self.write("a", "1 / 0\n")
         waits = []
-        for _ in range(5):
+        for _ in range(safety.MAX_CRASHES):
             self.run_app()
             waits.append(launch.backoff(self.root))
-        self.assertEqual(waits, [2, 4, 8, 16, 32])
+        self.assertEqual(waits, [2, 4, 8])
 
     def test_version_that_keeps_crashing_makes_room_for_the_bare_agent(self):
         self.write("a", "1 / 0\n")
@@ -242,6 +242,96 @@ class Launching(Case):
         self.assertEqual((self.run_app(), self.bare), ("", 1))
         # Once: the next boot gives the application its chance again.
         self.assertNotEqual(self.run_app(), "")
+
+    def test_restarts_by_the_watchdog_are_crashes(self):
+        self.write("a", "VALUE = 1")
+        for _ in range(safety.MAX_CRASHES - 1):
+            self.run_app("WDT_RESET")
+        self.assertEqual(self.bare, 0)
+        self.run_app("WDT_RESET")
+        self.assertEqual(self.bare, 1)
+
+    def test_a_crash_counts_once_where_every_reset_is_the_watchdogs(self):
+        self.write("a", "1 / 0\n")
+        for count in range(1, safety.MAX_CRASHES):
+            self.run_app("WDT_RESET" if count > 1 else "")
+            self.assertEqual(safety.last_crash(self.root)["count"], count)
+
+    def test_a_minute_of_connection_ends_a_row(self):
+        class Connected:
+            slots_dir = self.root
+            client = None
+
+            def __init__(self):
+                self.port = self
+                self.connected = self
+
+            def is_set(self):
+                return True
+
+        safety.failed(self.root, "x")
+        saved = guard.asyncio.sleep
+        slept = []
+
+        async def sleep(seconds):
+            slept.append(seconds)
+
+        guard.asyncio.sleep = sleep
+        try:
+            asyncio.run(guard.watch(Connected()))
+        finally:
+            guard.asyncio.sleep = saved
+        self.assertEqual((len(slept), safety.last_crash(self.root)["count"]), (60, 0))
+        self.assertEqual(safety.last_crash(self.root)["reason"], "x")
+
+    def test_configuration_comes_back_once_with_the_version_before(self):
+        path = self.root + "/own.json"
+        compat.write_atomic(path, b"good")
+        self.update("VALUE = 1")
+        safety.keep(self.root, path, trial.status(self.root)["job"])
+        compat.write_atomic(path, b"rubbish")
+        safety.choose(self.root, "app", "")
+        self.assertEqual(compat.read_file(path, 99), b"rubbish")  # it is its own as long as it is on trial
+        trial.failed(self.root, "broken")
+        safety.choose(self.root, "app", "")
+        self.assertEqual(compat.read_file(path, 99), b"good")
+        compat.write_atomic(path, b"newer")
+        safety.choose(self.root, "app", "")
+        self.assertEqual(compat.read_file(path, 99), b"newer")
+
+    def test_a_copy_of_another_execution_is_not_put_back(self):
+        path = self.root + "/own.json"
+        compat.write_atomic(path, b"old")
+        self.update("VALUE = 1")
+        safety.keep(self.root, path, "another/1")
+        compat.write_atomic(path, b"new")
+        trial.failed(self.root, "broken")
+        safety.choose(self.root, "app", "")
+        self.assertEqual(compat.read_file(path, 99), b"new")
+
+    def test_a_trial_and_the_bare_agent_have_a_limit(self):
+        limits = []
+
+        def limit(seconds, over):
+            limits.append((seconds, over()))
+
+        self.update("VALUE = 1")
+        launch.run(self.root, "app", lambda: None, "", limit)
+        self.assertEqual(limits, [(120, True)])
+        self.assertIn("did not end", trial.status(self.root)["reason"])
+        launch.run(self.root, "app", lambda: None, "", limit)
+        self.assertEqual(len(limits), 1)  # none for a version that is confirmed
+        for _ in range(safety.MAX_CRASHES):
+            safety.failed(self.root, "x")
+        launch.run(self.root, "app", lambda: None, "", limit)
+        self.assertEqual(limits[1:], [(safety.BARE_S, True)])
+
+    def test_a_confirmed_version_is_not_touched_by_the_limit_of_its_trial(self):
+        self.update("VALUE = 1")
+        trial.boot(self.root)
+        trial.confirm(self.root)
+        self.assertEqual(safety.late(self.root), False)
+        self.assertEqual(trial.status(self.root)["state"], "confirmed")
 
     def test_crash_after_a_long_run_starts_a_new_row(self):
         safety.failed(self.root, "x")

@@ -17,8 +17,6 @@ import struct
 import sys as _sys
 import time as _time
 
-import machine
-
 NAME = os.getenv("BOARD_CHIP") or "unix"
 _EPOCH_2000 = 946684800
 _BUILDS = {
@@ -69,10 +67,6 @@ class Time:
 
     def mktime(self, parts):
         return int(_time.mktime(parts)) - self.epoch
-
-    def ticks_ms(self):
-        machine._run_timers()
-        return _time.ticks_ms()
 
     def __getattr__(self, name):
         return getattr(_time, name)

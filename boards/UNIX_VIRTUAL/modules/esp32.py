@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`esp32` of the virtual board: non-volatile storage and the IDF's heap figures.
+"""`esp32` of the virtual board: non-volatile storage, the IDF's heap figures, and Partition (hil/esp32_flash.py).
 
 NVS models ESP-IDF's entry arithmetic: 6 pages of 126 entries of 32 bytes, one page kept free for collection; a number
 takes one entry, a blob two and one for each 32 bytes. What was not committed is lost at a reset (the real one may have
@@ -8,6 +8,7 @@ Sources: ESP-IDF docs "Non-Volatile Storage Library"; MicroPython docs/library/e
 """
 
 import json
+import os
 
 import machine
 
@@ -18,6 +19,16 @@ _KEY_CHARS = 15
 _NOT_FOUND = -0x1102
 _NO_SPACE = -0x1105
 _KEY_TOO_LONG = -0x1109
+
+
+def __getattr__(name):
+    if name != "Partition":
+        raise AttributeError(name)
+    import esp32_flash
+
+    found = esp32_flash.Chip(machine._flash)
+    found.running = [entry for entry in found.table if entry[0] == os.getenv("BOARD_APP")][0]
+    return found.Partition
 
 
 def idf_heap_info(kind):

@@ -4,16 +4,16 @@
 
 Models MicroPython's esp32 and rp2 ports (docs/library/machine.rst, machine.WDT.rst): reset() does not return, nothing
 runs after it, no `finally` and no finaliser; a started WDT cannot be stopped or given a longer timeout; on rp2 a WDT
-takes 8388 ms at most, and reset() looks like the watchdog's afterwards, because it is. Timers (soft callbacks, as both
-ports have them) fire when the program next asks for the time, which the event loop does in every turn; the real ones
-also fire between two bytecodes of a busy loop.
-Not modelled: digital pins, sleep modes, brown-out.
+takes 8388 ms at most, and reset() looks like the watchdog's afterwards, because it is. Timers have soft callbacks, as
+both ports have them: between two bytecodes of whatever runs, but not while the program is in a C function.
+Not modelled: digital pins, sleep modes but deepsleep with a time, brown-out.
 """
 
 import os
 import time
 
 _RP2 = os.getenv("BOARD_CHIP") == "rp2"
+_TICK_MS = 20
 PWRON_RESET = 1
 WDT_RESET = 3
 if not _RP2:
@@ -26,6 +26,7 @@ _control = open("control", "wb")
 _air = open("air", "rb")
 _nvs = open("nvs.json", "r+b")
 _analog = open("adc", "rb")
+_flash = None  # of an ESP32: where its app partitions are
 
 
 def _tell(line):
@@ -63,6 +64,12 @@ def reset():
 
 def soft_reset():
     _restart(b"soft\n")
+
+
+def deepsleep(milliseconds=None):
+    _control.write(b"sleep\n" if milliseconds is None else b"sleep %d\n" % milliseconds)
+    while True:
+        time.sleep_ms(1000)
 
 
 def reset_cause():
@@ -103,6 +110,8 @@ class Timer:
         self.period = period
         self.callback = callback
         self.due = time.ticks_add(time.ticks_ms(), period)
+        if not _timers:
+            _start_timers()
         _timers.append(self)
 
     def deinit(self):
@@ -113,8 +122,28 @@ class Timer:
 _timers = []
 
 
-def _run_timers():
-    for timer in list(_timers):
+def _start_timers():
+    import _thread
+
+    _timers.append(None)  # a thread was started: it never ends
+    _thread.start_new_thread(_tick, ())
+
+
+def _tick():
+    """The hardware: wakes the program in short intervals, by what the real ports use for soft callbacks."""
+    from micropython import schedule
+
+    while True:
+        time.sleep_ms(_TICK_MS)
+        try:
+            schedule(_run_timers, None)
+        except Exception:  # noqa: S110 - the queue is full: the program is in a C function; or its heap is
+            pass
+
+
+def _run_timers(_):
+    for n in range(len(_timers) - 1, 0, -1):  # without a byte of heap: there may be none left
+        timer = _timers[n]
         if time.ticks_diff(time.ticks_ms(), timer.due) >= 0:
             timer.due = time.ticks_add(timer.due, timer.period)
             if not timer.again:

@@ -14,6 +14,7 @@ from hil.cuts.board.scenarios import Update, app, pad, part, write
 
 
 class Careless(Update):
+    plain = True
     old = {"app.py": app("1.0.0", 900), "lib/part.py": part("1.0.0"), "more.bin": pad("1", 3000), "one.bin": b"1"}
     new = {"app.py": app("2.0.0", 1100), "lib/part.py": part("2.0.0"), "more.bin": pad("2", 3000), "one.bin": b"2"}
 

@@ -9,15 +9,18 @@ import asyncio
 import hashlib
 import sys
 
+from edgeagent import agent as real
 from edgeagent import compat, log
 from edgeagent.attributes import Attributes
 from edgeagent.errors import Refused
 from edgeagent.jobs import document, ota, registry, runner
-from edgeagent.ota import guard, launch, manifest, safety, slots, trial, verify, writer
+from edgeagent.ota import guard, launch, manifest, safety, slots, store, trial, verify, writer
+
+if compat.MICROPYTHON:
+    import vfs
 
 assert document and safety and slots and manifest and writer  # loaded once, not anew in each of many thousand boots
 
-MAX_BOOTS = 8  # from power on to the outcome
 TURNS = 4000  # of the event loop in one boot
 _sleep = asyncio.sleep
 
@@ -121,6 +124,7 @@ class Settings:
 
     device_configuration: "dict[str, str]" = {}
     confirm_within = 60
+    update_window = None
     attributes: "dict[str, str]" = {}
 
 
@@ -136,6 +140,7 @@ class Agent:
         self.config.trust = device.root + "/trust.json"
         self.config_path = device.root + "/agent.json"
         self.attributes = Attributes()
+        self.hooks: "dict[str, object]" = {}
         self.handlers = registry.Handlers()
         self.client = self.requests = Service(device)
         self.connected = asyncio.Event()
@@ -143,13 +148,17 @@ class Agent:
         device.scenario.register(self)
 
     def facts(self):
-        return dict(FACTS)
+        facts = dict(FACTS)
+        facts["agent"] = self.device.agent
+        return facts
 
     def configure(self, config):
         self.config.attributes = config.attributes
 
     async def healthy(self):
         return True, ""
+
+    ask = real.Agent.ask
 
 
 class Service:
@@ -182,7 +191,7 @@ class Service:
             world.set(status=wanted, reason=details.get("reason", world["reason"]))
             if wanted != "IN_PROGRESS":
                 world.set(reports=world["reports"] + 1)
-                self.device.scenario.reported(self.device, details)
+                self.device.watch(self.device.scenario.reported, details)
             return {}
         if over:
             if topic.endswith("start-next"):
@@ -206,6 +215,7 @@ class Device:
     """root: folder in which the device's files are. flash: has `dead`; None for one that cannot lose its power."""
 
     current: "Device"
+    agent = ""  # version of the agent that runs, where there are several
 
     def __init__(self, root, scenario, world, flash=None):
         self.root = root
@@ -230,24 +240,43 @@ class Device:
             self.problem = self.problem or problem
         raise SystemExit("problem")
 
+    def watch(self, look, *more):
+        """Have the scenario look at the device. What it reads for that is not read by the device."""
+        if self.flash:
+            self.flash.watched = True
+        look(self, *more)
+        if self.flash:
+            self.flash.watched = False
+
     def boot(self):
         """From power on to the reset, or until there is nothing left to do."""
         self.world.set(boots=self.world["boots"] + 1)
         self.ran = ""
         trial.Running.slot = None
+        if not self.scenario.start(self):
+            return
         if hasattr(asyncio, "new_event_loop") and compat.MICROPYTHON:
             asyncio.new_event_loop()
         path = list(sys.path)
         try:
-            root = self.root + "/slots"
-            if not launch.run(root, "app", self.bare, "power-on"):
-                launch.failed(root, "the application ended by itself")
+            self.launch("power-on")
         except SystemExit:
             pass
         finally:
             sys.path[:] = path
+            if compat.MICROPYTHON:
+                try:
+                    vfs.umount(store.MOUNT)
+                except OSError:
+                    pass  # no slot was mounted
             for name in ("app", "lib", "lib.part"):
                 sys.modules.pop(name, None)
+
+    def launch(self, cause):
+        """What edgeagent/trampoline.py does."""
+        root = self.root + "/slots"
+        if not launch.run(root, "app", self.bare, cause):
+            launch.failed(root, "the application ended by itself")
 
     def bare(self):
         self.start("bare")
@@ -255,7 +284,7 @@ class Device:
     def start(self, version):
         """What main() of every application here does."""
         self.ran = version
-        self.scenario.booted(self)
+        self.watch(self.scenario.booted)
         asyncio.run(self.live(version))
 
     async def live(self, version):
@@ -278,8 +307,16 @@ class Device:
     def converge(self):
         """Power on until the job has its outcome and nothing is left to do. False if the power went before."""
         silent = 0
-        for _ in range(MAX_BOOTS):
-            self.boot()
+        boots = self.scenario.boots
+        for _ in range(boots):
+            if self.flash and self.flash.view:
+                self.flash.view.forget()
+            try:
+                self.boot()
+            except Exception:
+                if not (self.flash and (self.flash.dead or self.flash.misreads)):
+                    raise
+                # After a read that went wrong: main.py restarts the device, whatever the exception is.
             silent = 0 if self.ran else silent + 1
             if self.flash and self.flash.dead:
                 return False
@@ -287,9 +324,9 @@ class Device:
                 raise Problem(self.problem)
             if self.idle:
                 return True
-        if silent > MAX_BOOTS // 2:
+        if silent > boots // 2:
             raise Problem("(c) the agent has not run in the last %d boots" % silent)
-        raise Problem("(d) no outcome after %d boots: %s" % (MAX_BOOTS, self.world.facts))
+        raise Problem("(d) no outcome after %d boots: %s" % (boots, self.world.facts))
 
 
 def application(version):

@@ -5,8 +5,12 @@ Errors are returned, never raised: littlefs calls from C, and file finalisers wo
 """
 
 import hashlib
+from array import array
 
 BLOCK = 4096
+CELL = 32  # bytes that littlefs reads at once, at least
+_BLANK = b"\xff" * BLOCK
+_SEEN = b"\1" * (BLOCK // CELL)
 
 # How an operation may be interrupted. In all but `after` the power is gone before it has ended. One kind of operation
 # takes a name of the other kind for its own nearest.
@@ -60,7 +64,7 @@ def program(data, at, new, tear, seed):
             result |= held & left
         data[at : at + size] = result.to_bytes(size, "big")
         return
-    if old != b"\xff" * size:
+    if old != _BLANK[:size]:
         new = (int.from_bytes(old, "big") & int.from_bytes(bytes(new[:size]), "big")).to_bytes(size, "big")
     data[at : at + size] = new[:size]
 
@@ -85,7 +89,7 @@ def erase(data, at, tear, seed):
         full = (1 << (8 * size)) - 1
         data[at : at + size] = (held | (full ^ stay)).to_bytes(size, "big")
         return
-    data[at : at + size] = b"\xff" * size
+    data[at : at + size] = _BLANK[:size] if size < BLOCK else _BLANK
 
 
 def apply(data, operation, tear="after", seed=""):
@@ -101,6 +105,16 @@ def tears(operation):
     return ERASE_TEARS if operation[1] is None else PROGRAM_TEARS
 
 
+def readblocks(self, block, buffer, offset=0):
+    """Flash.readblocks where there is no machine code."""
+    if self.dead:
+        return -5
+    at = block * BLOCK + offset
+    buffer[:] = memoryview(self.data)[at : at + len(buffer)]
+    self.mark_read(at, len(buffer))
+    return 0
+
+
 class Flash:
     """data: bytearray, a whole number of blocks. log: None, or a list that gets (place, bytes or None, mark()).
 
@@ -110,7 +124,6 @@ class Flash:
 
     def __init__(self, data, mark=None):
         self.data = data
-        self.view = memoryview(data)
         self.mark = mark
         self.log = None
         self.count = 0
@@ -119,13 +132,23 @@ class Flash:
         self.seed = ""
         self.stuck = False
         self.dead = False
+        self.watched = False  # who reads is the harness
+        self.view = None  # a view.View or reads.Files above it, whose `forget` is called at each boot
+        self.misreads = False  # reading may go wrong
+        self.seen = bytearray(len(data) // CELL)
+        self.order = array("H", bytes(2 + len(data) // CELL * 2))
 
-    def readblocks(self, block, buffer, offset=0):
-        if self.dead:
-            return -5
-        at = block * BLOCK + offset
-        buffer[:] = self.view[at : at + len(buffer)]
-        return 0
+    def read_first(self):
+        """The cells of which the old content matters, since they were not erased before: an array, as they were met."""
+        return self.order[1 : self.order[0] + 1]
+
+    def mark_read(self, at, size):
+        seen = self.seen
+        for cell in range(at // CELL, (at + size + CELL - 1) // CELL):
+            if not seen[cell]:
+                seen[cell] = 1
+                self.order[0] += 1
+                self.order[self.order[0]] = cell
 
     def writeblocks(self, block, buffer, offset=0):
         return self._do(block * BLOCK + offset, buffer)
@@ -156,8 +179,29 @@ class Flash:
                 return answer
         else:
             answer = 0
+        cell = at // CELL
         if buffer is None:
             erase(self.data, at, "after", "")
+            self.seen[cell : cell + BLOCK // CELL] = _SEEN
         else:
             program(self.data, at, buffer, "after", "")
+            self.mark_read(at, len(buffer))
         return answer
+
+
+def digest(data, cells, count):
+    """What these cells hold, in short."""
+    made = hashlib.sha256()
+    view = memoryview(data)
+    for n in range(count):
+        made.update(view[cells[n] * CELL : (cells[n] + 1) * CELL])
+    return made.digest()
+
+
+try:
+    from hil.cuts.board import quick
+
+    Flash.readblocks = quick.readblocks
+    digest = quick.digest
+except SyntaxError:  # this MicroPython makes no machine code: the same, slower
+    Flash.readblocks = readblocks

@@ -189,6 +189,7 @@ class Rig:
         life.judge()
         self.dropped = life.dropped
         self.log = range(clean.flash.count)
+        self.judged = 0
 
     def run(self, device, life):
         """True if it came to the end, False if it was cut."""
@@ -219,7 +220,7 @@ class Rig:
                 result.cuts += 1
         self.run(Device(data), life)
         life.judge()
-        gc.collect()
+        self.judged += 1
 
     def sweep(self, kind, part, parts, report, limit=None):
         if kind == "storm":

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in MicroPython: program.py TASK…, each a line of JSON; prints lines of JSON.
 
-TASK: {"scenario", "kind", "part", "parts", "every", "limit"} or {"replay": id}.
+TASK: {"scenario", "kind", "part", "parts", "every", "limit", "nodes"} or {"replay": id}; with nodes -1 nothing that was
+judged is remembered.
 Lines: {"cases"} now and then; {"bad": id, "problem"}; last {"end": true, "cases", "states", "cuts", "operations"}.
 """
 
@@ -9,8 +10,8 @@ import json
 import sys
 import time
 
-from hil.cuts.board import controls, device, outbox
-from hil.cuts.board.sweep import Rig
+from hil.cuts.board import agents, controls, deltas, device, firmware, going_back, outbox
+from hil.cuts.board.sweep import NODES, Rig
 
 TICK_MS = 300
 
@@ -20,7 +21,12 @@ def say(**members):
 
 
 def rig_of(name):
-    return outbox.Rig(name) if name[:7] == "outbox-" else Rig(name, controls.CONTROLS.get(name))
+    if name[:7] == "outbox-":
+        return outbox.Rig(name)
+    for more in (agents.SCENARIOS, deltas.SCENARIOS, firmware.SCENARIOS, going_back.SCENARIOS, controls.CONTROLS):
+        if name in more:
+            return Rig(name, more[name])
+    return Rig(name)
 
 
 def play(case):
@@ -58,6 +64,7 @@ def one(name, wanted, total):
         total.bad += 1
         return say(bad=name + "/clean", problem=str(problem))
     rig.every = wanted.get("every", False)
+    rig.nodes = wanted.get("nodes", NODES)
     rig.told = 0
     rig.next = time.ticks_ms()
 

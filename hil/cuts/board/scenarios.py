@@ -14,7 +14,7 @@ from edgeagent.identity import Identity
 from edgeagent.jobs import config as config_job
 from edgeagent.jobs import ota
 from edgeagent.jobs import trust as trust_job
-from edgeagent.ota import manifest, trial, verify
+from edgeagent.ota import manifest, store, trial, verify
 from hil.cuts.board.device import FACTS, Problem, sign
 
 BLOCK = 4096
@@ -43,11 +43,12 @@ def part(version, size=0):
 
 def pad(text, size):
     """`text` as bytes, filled up with a comment that differs from block to block."""
+    data = bytearray(text.encode())
     line = 0
-    while len(text) < size:
-        text += "# %d\n" % (line * 7919)
+    while len(data) < size:
+        data += b"# %d\n" % (line * 7919)
         line += 1
-    return (text[:size] if size else text).encode()
+    return bytes(data[:size] if size else data)
 
 
 def write(path, data):
@@ -83,6 +84,25 @@ def contents(folder):
     return found
 
 
+def install(root, slot, files):
+    """Fill a slot of the folder `root` as the factory does."""
+    text = "\n"
+    for name in sorted(files):
+        content = hexed(sha(files[name])[:16])
+        write(root + "/store/" + content, files[name])
+        if not compat.MICROPYTHON:
+            write("%s/%s/%s" % (root, slot, name), files[name])
+        text += "%s %d %s\n" % (name, len(files[name]), content)
+    write("%s/%s.idx" % (root, slot), sha(text.encode())[:8] + text.encode())
+
+
+def indexed(root, slot):
+    """{path: (bytes, name in the store)} of a slot with an index."""
+    raw = compat.read_file("%s/%s.idx" % (root, slot), 8192) or b""
+    text = raw[9:].decode() if sha(raw[8:])[:8] == raw[:8] else ""
+    return {line.split()[0]: line.split()[1:] for line in text.split("\n")[:-1]}
+
+
 def hexed(data):
     return binascii.hexlify(data).decode()
 
@@ -111,8 +131,9 @@ def trust(version, keys, floor=0):
 def known_names():
     """Files that are not litter, and the unfinished copies of records, which the next write of the record replaces."""
     known = ["agent.json", "trust.json", "trust.json.bak", "state/job.json"]
-    known += ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json")]
-    known.append("slots/envelope")  # its unfinished copy
+    known += ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json", "agent.json")]
+    known += ["slots/firmware/" + name for name in ("state.json", "state.bak")]
+    known += ["slots/envelope", "slots/patch.why"]  # their unfinished copies
     return known + [name + ".new" for name in known]
 
 
@@ -129,12 +150,29 @@ class Scenario:
     wanted = "SUCCEEDED"
     because = ""  # what the reason has to tell
     document: "object" = None
+    boots = 8  # from power on to the outcome, at most
+
+    def drive(self, flash):
+        """What of the flash the file system is on."""
+        return flash
+
+    def start(self, device):
+        """At power-on; False if nothing runs until the next one."""
+        return True
+
+    plain = False  # are the slots of the factory plain folders
 
     def factory(self, root):
-        for name, data in self.old.items():
-            write(root + "/slots/a/" + name, data)
+        if self.old:
+            self.fill(root, "a", self.old)
         write(root + "/trust.json", json.dumps(trust(1, [public_key(1)])).encode())
         compat.make_dirs(root + "/state")
+
+    def fill(self, root, slot, files):
+        if not self.plain:
+            return install(root + "/slots", slot, files)
+        for name, data in files.items():
+            write("%s/slots/%s/%s" % (root, slot, name), data)
 
     def decays(self, sizes):
         """Names of the records that may lose a byte without harm. sizes: {name: bytes, 0 if it is not there}."""
@@ -151,7 +189,8 @@ class Scenario:
         """(b) Which version the slot that was booted holds, byte for byte."""
         if device.ran == "bare" or not trial.Running.slot:
             return device.fail("(a) no application runs: " + device.ran)
-        found = contents(device.root + "/slots/" + trial.Running.slot)
+        folder = "%s/slots/%s" % (device.root, trial.Running.slot)
+        found = contents(store.MOUNT if compat.MICROPYTHON and compat.exists(folder + ".idx") else folder)
         for version, files in self.versions().items():
             if found == files:
                 if version != device.ran:
@@ -205,12 +244,20 @@ class Scenario:
 
     def litter(self, device):
         """(g) Only what belongs there is left."""
+        slots = device.root + "/slots"
+        known = list(KNOWN)
+        for slot in "ab":
+            known.append("slots/%s.idx" % slot)
+            known += ["slots/store/" + entry[1] for entry in indexed(slots, slot).values()]
         for name in names(device.root):
+            # What an update that failed has left in the store, the next one deletes.
+            if name[:12] == "slots/store/" and not device.strict:
+                continue
             # A download's own files go with the outcome; should that fail or be undone, the next update does it.
-            kept = name in ("slots/envelope", "slots/hashes")
+            kept = name in ("slots/envelope", "slots/hashes", "slots/patch", "slots/patch.why")
             if kept and device.flash and device.strict:
                 raise Problem("(g) left of the download: " + name)
-            if not kept and name not in KNOWN and name[:8] not in ("slots/a/", "slots/b/"):
+            if not kept and name not in known and name[:8] not in ("slots/a/", "slots/b/"):
                 raise Problem("(g) left over: " + name)
 
 
@@ -218,6 +265,7 @@ class Update(Scenario):
     """An update of the application, by the job."""
 
     new = {"app.py": app("2.0.0", 1100), "lib/part.py": part("2.0.0"), "lib/new.py": b""}
+    type = "application"
 
     def __init__(self):
         files = sorted(self.new.items())
@@ -228,6 +276,7 @@ class Update(Scenario):
             "format": 1,
             "name": "app",
             "version": "2.0.0",
+            "type": self.type,
             "security_version": 1,
             "boards": ["TEST"],
             "runtime": FACTS["runtime"].split(" ")[0],
@@ -244,6 +293,10 @@ class Update(Scenario):
         self.parts = (self.envelope, self.hashes, self.payload)
         sizes = {"envelope": len(self.envelope), "blocks": len(self.hashes), "payload": len(self.payload)}
         self.document = {"operation": "ota", "stream": "s", "artifact": sizes}
+
+    def needed(self):
+        """Blocks to be fetched in all."""
+        return (len(self.payload) + BLOCK - 1) // BLOCK
 
     def versions(self):
         return {"1.0.0": self.old, "2.0.0": self.new}
@@ -264,7 +317,7 @@ class Update(Scenario):
                 continue
             job.agent.device.alive()
             world = job.agent.device.world
-            world.set(fetched=world["fetched"] + (file == 2))
+            world.set(fetched=world["fetched"] + (file > 1))
             sink(block, data[block * BLOCK : (block + 1) * BLOCK])
             if tick:
                 await tick(100 * block * BLOCK // size)
@@ -290,7 +343,7 @@ class Update(Scenario):
     def end(self, device, strict):
         Scenario.end(self, device, strict)
         # Two boots are those of an update that nothing disturbs. Each more has cost one block at most.
-        twice = device.world["fetched"] - (len(self.payload) + BLOCK - 1) // BLOCK
+        twice = device.world["fetched"] - self.needed()
         if strict and twice > max(0, device.world["boots"] - 2):
             raise Problem("(d) %d blocks fetched twice in %d boots" % (twice, device.world["boots"]))
         if strict and device.world["status"] == "SUCCEEDED":
@@ -333,8 +386,7 @@ class Again(Update):
 
     def factory(self, root):
         Update.factory(self, root)
-        for name, data in self.stale.items():
-            write(root + "/slots/b/" + name, data)
+        self.fill(root, "b", self.stale)
         document = trial.status(root + "/slots")
         document.update({"active": "a", "state": "confirmed", "version": "1.0.0", "job": "before/1", "boots": 2})
         trial.write_sealed(
@@ -342,6 +394,73 @@ class Again(Update):
             {"complete": True, "artifact": "aa", "version": "0.9.0", "security_version": 0, "n": 1},
         )
         trial.save(root + "/slots", document)
+
+
+class Upgrade(Again):
+    """The slots are plain folders, as earlier agents filled them."""
+
+    plain = True
+
+
+KEPT = pad("# the same", 9000).replace(b"#", b"# kept")
+MOVED = pad("# moved", 1500).replace(b"#", b"# kept")
+
+
+class Shared(Update):
+    """Two files are those of the old version, one under another path, and twice: neither fetched nor written."""
+
+    old = {"app.py": app("1.0.0", 900), "lib/part.py": part("1.0.0"), "data/kept.bin": KEPT, "data/before.txt": MOVED}
+    new = {
+        "app.py": app("2.0.0", 5000),
+        "data/kept.bin": KEPT,
+        "data/then.txt": MOVED,
+        "data/twice.txt": MOVED,
+        "lib/part.py": part("2.0.0"),
+    }
+    records = Update.records + ("slots/b.idx",)
+    blocks = 64
+
+    def needed(self):
+        return len(self.payload) // BLOCK + 1 - self.whole()
+
+    def whole(self):
+        """Blocks of the payload that hold nothing but what is there already."""
+        same = b"".join([b"x" * len(data) if b"# kept" in data else data for _, data in sorted(self.new.items())])
+        return len([at for at in range(0, len(same), BLOCK) if same[at : at + BLOCK] == b"x" * BLOCK])
+
+    def decays(self, sizes):
+        # Once the new version is the good one, its index is as little in two copies as its files are.
+        over = trial.status("/flash/slots")["state"] == "confirmed"
+        return [name for name in Update.decays(self, sizes) if name[-4:] != ".idx" or not over]
+
+    def end(self, device, strict):
+        Update.end(self, device, strict)
+        if strict and device.world["fetched"] < self.needed():
+            raise Problem("(d) %d blocks fetched of %d" % (device.world["fetched"], self.needed()))
+        for operation in device.flash.log or () if device.flash else ():
+            if b"# kept" in (operation[1] or b""):
+                raise Problem("(b) what is unchanged was written")
+
+
+class Decayed(Shared):
+    """A file of the old version has decayed. It is fetched, and until the new version runs the old one stays as it is."""
+
+    def factory(self, root):
+        Shared.factory(self, root)
+        for place in ("store/" + hexed(sha(KEPT)[:16]), "a/data/kept.bin"):
+            if compat.exists(root + "/slots/" + place):
+                write(root + "/slots/" + place, KEPT[:5000] + b"?" + KEPT[5001:])
+
+    def versions(self):
+        old = dict(self.old)
+        old["data/kept.bin"] = KEPT[:5000] + b"?" + KEPT[5001:]
+        return {"1.0.0": old, "2.0.0": self.new}
+
+    def needed(self):
+        return 3 * Update.needed(self)  # a reset costs all of the file, too
+
+    def end(self, device, strict):
+        Update.end(self, device, strict)
 
 
 class Rollback(Update):
@@ -597,6 +716,9 @@ SCENARIOS = {
     "many": Many,
     "large": Large,
     "again": Again,
+    "upgrade": Upgrade,
+    "shared": Shared,
+    "decayed": Decayed,
     "rollback": Rollback,
     "hang": Hang,
     "first": First,

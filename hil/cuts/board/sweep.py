@@ -3,6 +3,8 @@
 
     update/37.bits            power fails in operation 37, leaving a random subset of its bits
     update/37.bits/12.half    then again in operation 12 of the recovery, half of an erase done
+    update/137.read           read 137 of the flash fails
+    update/12.flip0           the file that is opened for reading as number 12 is read with a bit flipped
     update/37.eio             operation 37 fails and nothing else; 37.eio+ and all after it until the next power-on
     update/37/slots/b.json:17^255    power fails before operation 37, and byte 17 of a record decays
     update/storm-4711         up to eight cuts in a row, drawn from this seed
@@ -10,7 +12,6 @@
 The run is the same each time, so the flash at a cut is made from the log of the clean run instead of running up to it.
 """
 
-import gc
 import hashlib
 
 import vfs
@@ -18,16 +19,22 @@ import vfs
 from edgeagent import compat
 from hil.cuts.board import device as devices
 from hil.cuts.board.flash import BLOCK, FAULTS, TEARS, Flash, apply, number, tears
+from hil.cuts.board.known import Known, Life
+from hil.cuts.board.reads import FILES, Files, Misread
 from hil.cuts.board.scenarios import SCENARIOS
+from hil.cuts.board.view import View
 
 PLACE = "/flash"
 STORM_CUTS = 8
 SNAPSHOTS = 8  # moments of a run at which records decay
 PATTERNS = (1, 255)
+NODES = 8000  # of what is known: it would fill the heap
 
 
 class Result:
-    """cases: tried; states: distinct ones among them, the others were known to end the same. bad: [(id, problem)]."""
+    """cases: tried; states: those that had to be played to the outcome, the others were known to end the same.
+    bad: [(id, problem)].
+    """
 
     def __init__(self):
         self.cases = 0
@@ -42,47 +49,67 @@ class Rig:
     def __init__(self, name, kind=None):
         self.name = name
         self.scenario = (kind or SCENARIOS[name])()
-        self.seen = set()
+        self.known = Known()
+        self.nodes = NODES
+        self.judged = 0
+        self.viewed = True  # through a View
         flash = Flash(bytearray(b"\xff" * (self.scenario.blocks * BLOCK)))
-        vfs.VfsLfs2.mkfs(flash, progsize=self.scenario.program)
+        vfs.VfsLfs2.mkfs(self.scenario.drive(flash), progsize=self.scenario.program)
         self.mount(flash)
         try:
             self.scenario.factory(PLACE)
         finally:
             vfs.umount(PLACE)
         self.base = bytes(flash.data)
+        self.work = bytearray(self.base)
         self.log = []
         self.last = self.run(bytearray(self.base), None, self.log).world.facts
 
-    def mount(self, flash):
+    def mount(self, flash, above=lambda real, flash: real):
+        """above: what goes between littlefs and the device."""
         # Without the times of files, which would make each run another one.
-        vfs.mount(vfs.VfsLfs2(flash, progsize=self.scenario.program, mtime=False), PLACE)
+        real = vfs.VfsLfs2(self.scenario.drive(flash), progsize=self.scenario.program, mtime=False)
+        vfs.mount(above(real, flash), PLACE)
 
     def run(self, data, facts, log=None, fault=None, strict=True, seed=""):
-        """Power on and go on to the outcome, or to the cut. fault: (operation, kind, does it stay). strict: True if the
-        outcome is certain, None if a record has decayed.
+        """Power on and go on to the outcome, or to the cut. fault: (operation, kind, does it stay), for kind "read" and
+        those of reads.FILES the number of a read or file instead. strict: True if the outcome is certain, None if a
+        record has decayed.
 
         Returns the device; its flash says whether it was cut. Raises Problem.
         """
         world = devices.World(facts)
-        flash = Flash(data, world.mark)
+        at, kind, stuck = fault or (-1, "", False)
+
+        def above(real, flash):
+            if self.viewed and (not fault or kind in TEARS):
+                return View(real, flash)
+            return Files(real, flash, at, kind, seed) if kind in FILES else real
+
+        flash = Misread(data, world.mark, at) if kind == "read" else Flash(data, world.mark)
+        if kind != "read" and kind not in FILES:
+            flash.fault_at, flash.fault, flash.stuck = at, kind, stuck
+        self.flash = flash
         flash.seed = seed
         flash.log = log
-        if fault:
-            flash.fault_at, flash.fault, flash.stuck = fault
         made = devices.Device(PLACE, self.scenario, world, flash)
         made.strict = bool(strict)
         made.decayed = strict is None
         try:
-            self.mount(flash)
+            self.mount(flash, above)
         except OSError as error:
             raise devices.Problem("(a) the file system is lost: %s" % error)
         try:
             if self.scenario.power_on(made):
+                if flash.view:
+                    flash.view.forget()
+                flash.watched = True
                 self.scenario.end(made, strict)
         except SystemExit:
-            if made.problem:
-                raise devices.Problem(made.problem)
+            pass
+        except Exception:
+            if not flash.dead:  # what a dead device's program makes of failing reads does not happen
+                raise
         finally:
             vfs.umount(PLACE)
         if made.problem:
@@ -102,6 +129,17 @@ class Rig:
                 yield "%d.%s" % (k, kind)
             yield "%d.eio+" % k
             yield "%d.enospc+" % k
+
+    def reads(self, part, parts):
+        made = self.run(bytearray(self.base), None, None, (-1, "read", False))
+        for k in range(part, made.flash.reads, parts):
+            yield "%d.read" % k
+
+    def misreads(self, part, parts):
+        made = self.run(bytearray(self.base), None, None, (-1, "short", False))
+        for k in range(part, made.flash.view.opened, parts):
+            for kind in FILES:
+                yield "%d.%s" % (k, kind)
 
     def moments(self):
         """Operations at which records decay: spread over the run, and its end."""
@@ -141,47 +179,64 @@ class Rig:
         apply(data, self.log[int(k)], tear, self.name + case)
         return data, facts
 
-    def known(self, data, facts):
-        """True if this very state was judged before."""
-        key = hashlib.sha256(data)
-        key.update(repr(sorted(facts.items())).encode())
-        key = key.digest()
-        if key in self.seen:
-            return True
-        self.seen.add(key)
-        return False
+    def life(self, data, facts, strict=True, keep=False):
+        """Power on and go on to the outcome, unless it is known. data: stays as it is. keep: the log of its operations.
 
-    def single(self, case, log=None):
-        data, facts = self.torn(case)
-        self.run(data, facts, log)
+        Returns (Life, True if it had to be played).
+        """
+        world = self.known.world(facts, strict)
+        if self.known.nodes > self.nodes:
+            self.known = Known()
+        life = self.known.find(data, world)
+        if life and (life.log is not None or not keep):
+            return life, False
+        self.work[:] = data
+        log = [] if keep else None
+        problem = None
+        try:
+            self.run(self.work, facts, log, None, strict)
+        except devices.Problem as error:
+            problem = str(error)
+        except Exception as error:
+            problem = compat.traceback_text(error, 600)
+        life = Life(problem, self.flash.count, log)
+        self.judged += 1
+        self.known.learn(data, world, self.flash.read_first(), life)
+        return life, True
 
-    def double(self, case, second, log=None):
-        """second: "12.half". log: of the recovery from the first cut."""
-        if log is None:
-            log = []
-            self.single(case, log)
+    def judge(self, data, facts, strict=True):
+        """Raises Problem."""
+        life, _ = self.life(data, facts, strict)
+        if life.problem:
+            raise devices.Problem(life.problem)
+
+    def single(self, case):
         data, facts = self.torn(case)
+        self.judge(data, facts)
+
+    def double(self, case, second):
+        """second: "12.half"."""
+        data, facts = self.torn(case)
+        log = self.life(data, facts, True, True)[0].log
         j, _, tear = second.partition(".")
         for operation in log[: int(j)]:
             apply(data, operation)
         apply(data, log[int(j)], tear, self.name + case + second)
-        self.run(data, log[int(j)][2])
+        self.judge(data, log[int(j)][2])
 
     def fault(self, case):
         k, _, kind = case.partition(".")
         stuck = kind[-1] == "+"
         data = bytearray(self.base)
-        facts = None
-        world = None
         try:
-            world = self.run(data, None, None, (int(k), kind.rstrip("+"), stuck), False).world
+            fault = int(k), kind.rstrip("+"), stuck
+            world = self.run(data, None, None, fault, False, self.name + case).world
         except devices.Problem as problem:
             # A flash that fails may keep it from its outcome, until it is switched off and on.
             if str(problem)[:3] == "(c)" or (str(problem)[:3] not in ("(d)", "(a)") and not stuck):
                 raise
             world = devices.Device.current.world
-        facts = world.facts
-        self.run(data, facts, None, None, False)
+        self.judge(data, world.facts, False)
 
     def flip(self, case):
         k, _, rest = case.partition("/")
@@ -194,10 +249,13 @@ class Rig:
         with open(PLACE + "/" + name, "wb") as f:
             f.write(raw)
         vfs.umount(PLACE)
-        self.run(data, facts or self.last, None, None, None)
+        self.judge(data, facts or self.last, None)
 
     def alike(self, case):
-        """Raises Problem unless a device that is really cut has the flash and the world that are made from the log."""
+        """Raises Problem unless a device that is really cut, with nothing above its littlefs, has the flash and the
+        world that are made from the log.
+        """
+        self.viewed = False
         k, _, tear = case.partition(".")
         data = bytearray(self.base)
         made = self.run(data, None, None, (int(k), tear, False), True, self.name + case)
@@ -205,18 +263,38 @@ class Rig:
             raise devices.Problem("the log does not tell what happens")
 
     def storm(self, seed, result=None):
+        """The first two power-ons are made from their logs, since many storms have them in common; the others are
+        played up to their cut.
+        """
         data = bytearray(self.base)
-        facts = None
+        facts = devices.World.START
+        life = Life(None, len(self.log), self.log)
         for cut in range(STORM_CUTS):
             text = "%s/%s/%d" % (self.name, seed, cut)
-            fault = number(text + "k", len(self.log) * 3 // 4), TEARS[number(text + "t", len(TEARS))], False
-            made = self.run(data, facts, None, fault, False, text)
-            if not made.flash.dead:
-                return
+            k, tear = number(text + "k", len(self.log) * 3 // 4), TEARS[number(text + "t", len(TEARS))]
+            if cut == 1:
+                life, _ = self.life(data, facts, False, True)
+            elif cut > 1:
+                life = self.known.find(data, self.known.world(facts, False))
+            if life and (k >= life.count or (life.problem and cut == 1)):
+                break
+            if life and life.log:
+                for operation in life.log[:k]:
+                    apply(data, operation)
+                apply(data, life.log[k], tear, text)
+                facts = life.log[k][2]
+            else:
+                made = self.run(data, facts, None, (k, tear, False), False, text)
+                if not made.flash.dead:
+                    self.judged += 1
+                    return
+                facts = made.world.facts
             if result:
                 result.cuts += 1
-            facts = made.world.facts
-        self.run(data, facts, None, None, False)
+        else:
+            life, _ = self.life(data, facts, False)
+        if life.problem:
+            raise devices.Problem(life.problem)
 
     def play(self, case, result=None):
         """One case by its id without the scenario's name. Raises Problem."""
@@ -229,14 +307,16 @@ class Rig:
             return self.flip(case)
         if second:
             return self.double(first, second)
-        if first.partition(".")[2].rstrip("+") in FAULTS:
+        kind = first.partition(".")[2].rstrip("+")
+        if kind in FAULTS or kind in FILES or kind == "read":
             return self.fault(first)
         return self.single(first)
 
     # --- many cases
 
     def sweep(self, kind, part, parts, report, limit=None):
-        """kind: "cut", "double", "fault", "flip", "alike" or "storm" (then part and parts are the seeds, from and to).
+        """kind: "cut", "double", "fault", "read", "misread", "flip", "alike" or "storm", for which part and parts are
+        the seeds, from and to.
 
         report(result): called after every case. limit: stop after so many bad ones.
         """
@@ -246,45 +326,51 @@ class Rig:
             return sweep_all(self, ["live-" + case for case in self.singles(part, parts)], report, limit)
         if kind == "fault":
             return sweep_all(self, self.faults(part, parts), report, limit)
+        if kind == "read":
+            return sweep_all(self, self.reads(part, parts), report, limit)
+        if kind == "misread":
+            return sweep_all(self, self.misreads(part, parts), report, limit)
         if kind == "flip":
             return sweep_all(self, self.flips(part, parts), report, limit)
         result = Result()
+        same = set()
         for case in self.singles(part, parts):
             data, facts = self.torn(case)
-            if self.known(data, facts):
-                result.cases += kind == "cut"
-                continue
-            log = []
             if kind == "cut":
-                result.states += 1
-                over = judge(self, case, result, report, limit, self.run, data, facts)
+                over = self._judge(case, data, facts, result, report, limit)
             else:
-                over = self._doubles(case, log, result, report, limit)
+                key = hashlib.sha256(data).digest() + self.known.world(facts, True).encode()
+                if key in same:
+                    continue
+                same.add(key)
+                over = self._doubles(case, data, facts, result, report, limit)
             if over:
                 break
         return result
 
-    def _doubles(self, case, log, result, report, limit):
-        try:
-            self.single(case, log)
-        except devices.Problem:
+    def _doubles(self, case, data, facts, result, report, limit):
+        first = self.life(data, facts, True, True)[0]
+        if first.problem:
             return False  # told by the single cuts
-        data, _ = self.torn(case)
-        for j, operation in enumerate(log):
+        for j, operation in enumerate(first.log):
             kinds = tears(operation)
             for tear in kinds if self.every else (kinds[(j + len(case)) % len(kinds)],):
                 copy = bytearray(data)
                 second = "%d.%s" % (j, tear)
                 apply(copy, operation, tear, self.name + case + second)
-                if self.known(copy, operation[2]):
-                    result.cases += 1
-                    continue
-                result.states += 1
-                if judge(self, case + "/" + second, result, report, limit, self.run, copy, operation[2]):
+                if self._judge(case + "/" + second, copy, operation[2], result, report, limit):
                     return True
             apply(data, operation)
-        gc.collect()
         return False
+
+    def _judge(self, case, data, facts, result, report, limit):
+        life, new = self.life(data, facts)
+        result.cases += 1
+        result.states += new
+        if life.problem:
+            result.bad.append((self.name + "/" + case, life.problem[:300]))
+        report(result)
+        return limit and len(result.bad) >= limit
 
     every = False  # all tears of a second cut, instead of one of them at each operation
 
@@ -305,7 +391,7 @@ def judge(rig, case, result, report, limit, act, *arguments):
 def sweep_all(rig, cases, report, limit):
     result = Result()
     for case in cases:
-        result.states += 1
         if judge(rig, case, result, report, limit, rig.play, case, result):
             break
+    result.states = rig.judged
     return result

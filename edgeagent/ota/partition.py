@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Firmware of an ESP32: fill the app partition that does not run, boot it on trial, keep it or go back.
+
+The state is trial.py's; its "active" is the label of the partition on trial. What the bootloader will do is in otadata:
+two records (seq, label, state, CRC of seq), one a sector, of which the highest good seq names the partition. Facts of
+ESP-IDF (esp_ota_ops.c, bootloader_utility.c) that this is built around:
+    a new image gets one boot: any reset before it is marked valid makes its record ABORTED, and the older one counts
+    marking valid erases and rewrites the one sector: a cut in between loses the record, and the older one counts
+    it marks what otadata selects, which is not what runs if the bootloader could not load that
+    set_boot on an image that runs makes it NEW again, so going back by it would need a confirmation of its own
+    writing to a partition is not refused, whatever state the running one is in
+So it is never guessed what happened: the running partition and the records are read.
+"""
+
+import asyncio
+import binascii
+import hashlib
+import struct
+
+from edgeagent.compat import Any, const, make_dirs
+from edgeagent.errors import UpdateError
+from edgeagent.ota import trial
+
+_BLOCK = const(4096)
+_OTA = const(16)  # bit in the subtype of ota_0, ota_1, …
+_NEW = const(0)  # states of a record
+_PENDING = const(1)
+_VALID = const(2)
+_INVALID = const(3)
+_ABORTED = const(4)
+_ERASED = const(0xFFFFFFFF)
+
+
+class Firmware:
+    """Target and writer at once. root: folder of the state. port: as kinds.target has it.
+
+    Raises UpdateError "partition" if the device's table has not two partitions to change between.
+    """
+
+    def __init__(self, root: str, port: "Any" = None) -> None:
+        from esp32 import Partition as esp
+
+        self.root = root
+        self.port = port
+        self.esp = esp
+        self.running = esp(esp.RUNNING)
+        self.own = self.running.info()[4]
+        try:
+            self.otadata = esp.find(1, 0)[0]
+            self.other = self.running.get_next_update()
+            self.next = self.other.info()[4]
+        except (IndexError, OSError):
+            self.next = self.own
+        if self.next == self.own:
+            raise UpdateError("partition", "no OTA table")
+
+    def records(self) -> "list[tuple[bool, int, int, str, int]]":
+        """(good, seq, -sector, label, state) of each intact record; the last one counts, if it is good."""
+        found = []
+        raw = bytearray(32)
+        slots = sorted([one.info()[1:5] for one in self.esp.find() if one.info()[1] & _OTA])
+        for sector in (0, 1):
+            self.otadata.readblocks(sector, raw)
+            seq, _, state, crc = struct.unpack("<I20sII", raw)
+            if seq != _ERASED and crc == binascii.crc32(raw[:4], _ERASED):
+                found.append((state not in (_INVALID, _ABORTED), seq, -sector, slots[(seq - 1) % len(slots)][3], state))
+        return sorted(found)
+
+    def selected(self) -> "tuple[Any, ...]":
+        """(-sector, label, state) of the record that counts; (0, "", 0) without one."""
+        records = self.records()
+        return records[-1][2:] if records and records[-1][0] else (0, "", 0)
+
+    def prepare(self, artifact: str) -> str:
+        """The label of the partition to fill.
+
+        Raises UpdateError "busy" while what runs is not confirmed: the other partition is the way back then.
+        """
+        now = self.selected()[1:]
+        if now == (self.own, _PENDING) or trial.status(self.root)["state"] == "trial":
+            raise UpdateError("busy", self.own)
+        if now[0] != self.own:
+            # What is to be filled must not be booted before it is activated: it would run without a trial.
+            self.running.set_boot()
+            self.mark()
+        make_dirs(self.root)
+        return str(self.next)
+
+    def complete(self, artifact: str, version: str, security_version: int) -> None:
+        """Every byte was read back. Nothing is stored: after a cut it is found out again."""
+        self.floor = security_version
+
+    def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
+        """As Slots.activate. boots is 1 from the start: whether it was booted is known by what runs.
+
+        The record of the trial comes before otadata, so no boot of the new image is without one.
+        Raises UpdateError "partition" if otadata is not as it has to be afterwards; it is undone then.
+        """
+        document = trial.status(self.root)
+        document.update(
+            active=self.next,
+            state="trial",
+            version=version,
+            previous_version=previous,
+            job=job_id,
+            reason=None,
+            boots=1,
+            causes=[],
+            deadline_s=deadline_s,
+            security_version=self.floor,
+        )
+        trial.save(self.root, document)
+        if not self.select():
+            raise UpdateError("partition", trial.status(self.root)["reason"])
+
+    def select(self) -> bool:
+        """Boot the other partition next, and see that it is so; else the trial is over."""
+        problem: "Any" = "otadata"
+        try:
+            self.other.set_boot()
+            if self.selected()[1:] == (self.next, _NEW):
+                return True
+        except OSError as error:
+            problem = error
+        trial.failed(self.root, "set_boot: %s" % problem)
+        return False
+
+    def runs(self, status: "dict[str, Any]") -> bool:
+        """True if the partition on trial runs. If not, the trial was interrupted: try again, MAX_BOOTS times in all,
+        which restarts the device; then the trial is over.
+        """
+        runs = bool(self.own == status["active"])
+        cause = "boot record lost"
+        for record in self.records():
+            if record[3] == status["active"]:
+                if runs and record[4] == _PENDING:
+                    return True
+                cause = "rolled back by the bootloader" if record[4] == _ABORTED else "state %d" % record[4]
+        status["causes"].append("%s (%s)" % (cause, self.port.reset_cause()))
+        status["boots"] += 1
+        if status["boots"] > trial.MAX_BOOTS:
+            trial.failed(self.root, "interrupted: " + ", ".join(status["causes"]))
+            restart = runs
+        else:
+            trial.save(self.root, status)
+            if runs:
+                return True  # not watched: it was marked, or the bootloader does not do it
+            restart = self.select()
+        if restart:
+            self.port.reset()
+        return False
+
+    def mark(self) -> "Any":
+        """Mark what otadata selects as valid; what went wrong."""
+        try:
+            self.esp.mark_app_valid_cancel_rollback()
+        except OSError as error:  # -261: a build without rollback has no mark
+            return error
+
+    def confirm(self) -> None:
+        """Raises UpdateError "partition" if the bootloader would not keep what runs; guard.py ends the trial then."""
+        problem = self.mark()
+        if self.selected()[1:] != (self.own, _VALID):
+            raise UpdateError("partition", "not marked valid: %s" % problem)
+        trial.confirm(self.root)
+
+    def drop(self, label: str) -> None:
+        """The image at `label` is not to be booted again: erase its record, if that is the one that counts.
+
+        The bootloader drops one by itself only while it watches it. Raises OSError.
+        """
+        sector, now, _ = self.selected()
+        if now == label:
+            self.otadata.ioctl(6, -sector)
+
+    def version(self, agent: "Any") -> str:
+        """Of the running image's app descriptor."""
+        return self.head(self.running)[48:].split(b"\0")[0].decode()
+
+    def head(self, partition: "Any") -> bytes:
+        """Its first 80 bytes: image header, header of the first segment, app descriptor up to the version."""
+        head = bytearray(80)
+        partition.readblocks(0, head)
+        return bytes(head)
+
+    def free(self) -> int:
+        """Bytes of the partition to fill."""
+        return int(self.other.info()[3])
+
+    def old(self) -> None:
+        """No deltas."""
+
+    # --- as writer.Writer, of the other partition
+
+    def writer(self, place: str, manifest: "Any", hashes: "Any") -> "Any":
+        """hashes: open file of 32 bytes for each block, then for the image. Raises UpdateError "bundle" if they are not
+        the signed ones, "space".
+        """
+        if manifest.size > self.free() or len(manifest.files) > 1:
+            raise UpdateError("space", "%d bytes for one file" % self.free())
+        whole = hashlib.sha256()
+        left = manifest.blocks + 1
+        part = hashes.read(32)
+        while part and left:
+            whole.update(part)
+            left -= 1
+            part = hashes.read(32)
+        if part or left or whole.digest() != manifest.blocks_sha256:
+            raise UpdateError("bundle", "the hash list is of another artifact")
+        self.manifest = manifest
+        self.hashes = hashes
+        self.good = False  # the header of the image
+        self.have = bytearray((manifest.blocks + 7) // 8)
+        return self
+
+    def matches(self, digest: "Any", number: int) -> bool:
+        self.hashes.seek(32 * number)
+        return bool(digest.digest() == self.hashes.read(32))
+
+    def check(self, head: bytes) -> None:
+        """head: the beginning of the image. Raises UpdateError "image" if it is not one that this chip can start: a
+        bootloader or an image with one in front has no app descriptor there.
+        """
+        own = self.head(self.running)
+        if head[:1] + head[12:14] + head[32:36] != own[:1] + own[12:14] + own[32:36]:
+            raise UpdateError("image", "not an app image for chip %d" % own[12])
+        self.good = True
+
+    async def resume(self) -> None:
+        """`have`: what is on flash already. Raises UpdateError "image". Yields per block."""
+        await self.scan(False)
+        if self.have[0] & 1:
+            self.check(self.head(self.other))
+
+    async def scan(self, strict: bool) -> None:
+        view = memoryview(bytearray(512))
+        whole = hashlib.sha256()
+        rest = self.manifest.size
+        for number in range(self.manifest.blocks):
+            block = hashlib.sha256()
+            for at in range(0, min(rest, _BLOCK), 512):
+                part = view[:rest]
+                self.other.readblocks(number, part, at)
+                block.update(part)
+                whole.update(part)
+                rest -= len(part)
+            if self.matches(block, number):
+                self.have[number >> 3] |= 1 << (number & 7)
+            elif strict:
+                raise UpdateError("file-hash", "block %d" % number)
+            await asyncio.sleep(0)
+        if strict and whole.digest() != self.manifest.sha256:
+            raise UpdateError("file-hash", "payload")
+
+    def block(self, number: int, data: "Any") -> "Any":
+        """As Writer.block. True: to come again, since nothing is erased before the header in block 0 was seen.
+
+        Raises UpdateError "image".
+        """
+        if not self.matches(hashlib.sha256(data), number):
+            raise UpdateError("block-hash", "block %d" % number)
+        if not number:
+            self.check(bytes(data[:36]))
+        elif not self.good:
+            return True
+        self.other.ioctl(6, number)
+        return self.other.writeblocks(number, data, 0)
+
+    def close(self) -> None:
+        """There is no file."""
+
+    async def finish(self) -> None:
+        """Read back the whole image. Raises UpdateError "file-hash"."""
+        await self.scan(True)

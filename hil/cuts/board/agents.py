@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates of the agent itself: power on is boards/common/main.py, the very file, with the agents on the flash.
+
+Those are stand-ins of three files, which tell each other's version and then start the real job runner, with the real
+`ota` handler, in the application. Only `machine` is not real, and where the flash is mounted.
+"""
+
+import gc
+import sys
+
+from edgeagent import compat
+from edgeagent.ota import generations, trial
+from hil.cuts.board import device as devices
+from hil.cuts.board.device import Problem
+from hil.cuts.board.scenarios import Update, contents, names, write
+
+PLACE = "/flash"
+MAIN = "boards/common/main.py"
+RUN = """from edgeagent import VERSION
+from edgeagent.part import PART
+from hil.cuts.board import agents
+
+
+def run(root, cause, wait):
+    agents.started(VERSION if PART == VERSION else "mixed", root, cause, wait)
+"""
+REAL = generations.running
+
+
+def agent(version, **changes):
+    """Files of an agent. changes: to the texts of its modules; None leaves one out."""
+    texts = {"__init__": 'VERSION = "%s"\n' % version, "part": 'PART = "%s"\n' % version, "trampoline": RUN}
+    texts.update(changes)
+    return {"edgeagent/%s.py" % name: texts[name].encode() for name in texts if texts[name] is not None}
+
+
+class Machine:
+    """`machine` as main.py uses it."""
+
+    PWRON_RESET, WDT_RESET = 1, 3
+    cause = PWRON_RESET
+
+    class WDT:
+        def __init__(self, timeout):
+            pass
+
+        def feed(self):
+            pass
+
+    @staticmethod
+    def reset():
+        raise SystemExit("reset")
+
+    @staticmethod
+    def reset_cause():
+        return Machine.cause
+
+
+def stage_0():
+    """The program of main.py, for a flash that is mounted elsewhere, and without its waits."""
+    for root in (compat.__file__.rsplit("/", 2)[0], __file__.rsplit("/", 4)[0]):  # a changed one comes with its agent
+        if compat.exists(root + "/" + MAIN):
+            break
+    with open(root + "/" + MAIN) as f:
+        text = f.read()
+    for old, new in (
+        ('ROOT = "/slots"', 'ROOT = "%s/slots"' % PLACE),
+        ("DAMAGED_S = 30", "DAMAGED_S = 0"),
+        ("    gc.threshold(4096)", "    pass"),
+        ("        sys.print_exception(error)\n", "        pass\n"),
+    ):
+        if old not in text:
+            raise ValueError("main.py has no " + old)
+        text = text.replace(old, new)
+    return compile(text, "main.py", "exec")
+
+
+def ours():
+    """Take the modules called edgeagent out of what is loaded."""
+    found = {}
+    for name in list(sys.modules):
+        if name.split(".")[0] == "edgeagent":
+            found[name] = sys.modules.pop(name)
+    return found
+
+
+def hangs():
+    """Called by an agent that hangs, until the watchdog restarts the device."""
+    devices.Device.current.world.set(cause=Machine.WDT_RESET)
+    raise SystemExit("watchdog")
+
+
+def started(version, root, cause, wait):
+    """Called by the agent that runs."""
+    device = devices.Device.current
+    device.generation = REAL(root + "/agent")
+    ours()
+    sys.modules.update(device.real)
+    device.agent = version
+    generations.running = lambda root: device.generation
+    devices.Device.launch(device, cause)
+
+
+class AgentUpdate(Update):
+    """The first update of the agent; until then the factory's runs."""
+
+    type = "agent"
+    plain = True
+    factory_agent = agent("1.0.0")
+    before = "1.0.0"  # what runs until the update
+    new = agent("2.0.0")
+    code = None
+    blocks = 48
+    records = ("state/job.json",) + tuple(
+        ["slots/agent/" + name for name in ("state.json", "state.bak", "a.json", "b.json")]
+    )
+
+    def factory(self, root):
+        Update.factory(self, root)
+        for name, data in self.factory_agent.items():
+            write(root + "/lib/" + name, data)
+
+    def power_on(self, device):
+        AgentUpdate.code = AgentUpdate.code or stage_0()
+        device.launch = lambda cause: self.stage_0(device)
+        device.world.set(cause=Machine.PWRON_RESET)
+        return device.converge()
+
+    def stage_0(self, device):
+        """What begins a boot instead of the agent that is loaded here."""
+        device.agent = ""
+        device.generation = None
+        Machine.cause = device.world["cause"]
+        device.world.set(cause=Machine.PWRON_RESET)
+        device.real = ours()
+        sys.modules["machine"] = Machine
+        sys.path.insert(0, device.root + "/lib")
+        try:
+            exec(self.code, {"__name__": "__main__"})
+        finally:
+            ours()
+            sys.modules.update(device.real)
+            del sys.modules["machine"]  # the real one is built in
+            gc.collect()
+        device.fail("(a) main.py ended")
+
+    def versions(self):
+        return {"1.0.0": self.old}
+
+    def agents(self):
+        return {"1.0.0": self.factory_agent, "2.0.0": self.new}
+
+    def running(self, device):
+        Update.running(self, device)
+        place = "/slots/agent/" + device.generation if device.generation else "/lib"
+        if self.agents().get(device.agent) != contents(device.root + place):
+            device.fail("(b) agent %s in %s is not whole" % (device.agent, place))
+        if contents(device.root + "/lib") != self.factory_agent:
+            device.fail("(b) the factory's agent was changed")
+
+    def floor(self, device):
+        return trial.status(device.root + "/slots/agent")["floor"]
+
+    def true(self, device, details):
+        status = trial.status(device.root + "/slots/agent")
+        good = device.world["status"] == "SUCCEEDED"
+        state, version = ("confirmed", "2.0.0") if good else ("rolled_back", self.before)
+        if status["state"] != state and (good or status["job"] == "job/1"):
+            device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
+        if details.get("version", version) != version or device.agent != version:
+            device.fail("(e) %s, %s, but agent %s runs" % (device.world["status"], details, device.agent))
+
+    def end(self, device, strict):
+        world = device.world
+        if world["reports"] != 1:
+            raise Problem("(e) %d terminal reports" % world["reports"])
+        if strict and (world["status"] != self.wanted or self.because not in world["reason"]):
+            raise Problem("(e) %s: %s" % (world["status"], world["reason"]))
+        self.true(device, {})
+        agent, before = device.agent, self.state(device)
+        device.boot()
+        if device.problem:
+            raise Problem(device.problem)
+        if device.agent != agent or self.state(device) != before:
+            raise Problem("(d) the next boot is another one")
+        self.litter(device)
+
+    def state(self, device):
+        folder = device.root + "/slots/agent"
+        return compat.exists(folder) and contents(folder)
+
+    def litter(self, device):
+        for name in names(device.root):
+            kept = name in ("slots/envelope", "slots/hashes", "slots/envelope.new")
+            if kept and name[-4:] != ".new" and device.flash and device.strict:
+                raise Problem("(g) left of the download: " + name)
+            plain = name[:-4] if name[-4:] == ".new" else name
+            known = plain in self.records or plain in ("trust.json", "slots/crash.json")
+            if not (kept or known or name[:4] == "lib/" or name[:14] in ("slots/agent/a/", "slots/agent/b/")):
+                if name[:8] != "slots/a/":
+                    raise Problem("(g) left over: " + name)
+
+
+class AgentAgain(AgentUpdate):
+    """The agent that runs is that of an update, and the other slot holds the one before."""
+
+    factory_agent = agent("0.8.0")
+    first = agent("1.0.0")
+    stale = agent("0.9.0", gone="GONE = 1\n")
+
+    def factory(self, root):
+        AgentUpdate.factory(self, root)
+        for slot, files, version, n in (("b", self.stale, "0.9.0", 1), ("a", self.first, "1.0.0", 4)):
+            for name, data in files.items():
+                write("%s/slots/agent/%s/%s" % (root, slot, name), data)
+            trial.write_sealed(
+                "%s/slots/agent/%s.json" % (root, slot),
+                {"complete": True, "artifact": slot * 64, "version": version, "security_version": 0, "n": n},
+            )
+        document = trial.status(root + "/slots/agent")
+        document.update({"active": "a", "before": "b", "state": "confirmed", "version": "1.0.0", "job": "x/1", "n": 6})
+        trial.save(root + "/slots/agent", document)
+
+    def agents(self):
+        return {"1.0.0": self.first, "2.0.0": self.new}
+
+
+class AgentDecayed(AgentAgain):
+    """The agent that should run does not load; the one before it does, and brings the next."""
+
+    first = agent("1.0.0", part="raise ValueError('incompatible .mpy file')\n")
+    stale = agent("0.9.0")
+    before = "0.9.0"
+
+    def agents(self):
+        return {"0.9.0": self.stale, "2.0.0": self.new}
+
+
+class AgentRaises(AgentAgain):
+    """The new agent raises when it is imported."""
+
+    new = agent("2.0.0", part="raise ValueError('incompatible .mpy file')\n")
+    wanted = "FAILED"
+    because = "incompatible"
+
+
+class AgentHollow(AgentUpdate):
+    """The new agent has no trampoline."""
+
+    new = agent("2.0.0", trampoline=None)
+    wanted = "FAILED"
+    because = "no module named 'edgeagent.trampoline'"
+
+
+class AgentHangs(AgentUpdate):
+    """Reading the new agent does not end, as with a file that was cut short."""
+
+    new = agent("2.0.0", part="from hil.cuts.board import agents\nagents.hangs()\n")
+    wanted = "FAILED"
+    because = "interrupted: "
+
+
+class AgentEscapes(AgentAgain):
+    """The new agent raises when it is started."""
+
+    new = agent("2.0.0", trampoline="def run(root, cause, wait):\n    raise RuntimeError('lost its way')\n")
+    wanted = "FAILED"
+    because = "RuntimeError: lost its way"
+
+
+SCENARIOS = {
+    "agent": AgentUpdate,
+    "agent-again": AgentAgain,
+    "agent-decayed": AgentDecayed,
+    "agent-raises": AgentRaises,
+    "agent-hollow": AgentHollow,
+    "agent-hangs": AgentHangs,
+    "agent-escapes": AgentEscapes,
+}

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confirms its own trial, then crashes at every start.
+
+expects: confirmed | None
+"""
+
+from edgeagent.ota import trial
+
+
+def main():
+    trial.confirm("/slots")
+    raise RuntimeError("bad")

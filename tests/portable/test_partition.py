@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Firmware of an ESP32 in app partitions: what the agent makes of otadata, and what it writes where and when.
+
+The chip is hil/esp32_flash.py, whose records and choices are ESP-IDF's; here it is held to bytes from elsewhere too.
+"""
+
+import asyncio
+import binascii
+import hashlib
+import sys
+import unittest
+
+from edgeagent import compat
+from edgeagent.errors import UpdateError
+from edgeagent.ota import trial
+from hil import esp32_flash as esp
+
+ROOT = "test_partition"
+OLD = esp.app_image("v1", "well", 5000)
+NEW = esp.app_image("v2", "well", 9000)
+TABLE = (
+    ("otadata", esp.DATA, esp.OTADATA, 0xD000, 0x2000),
+    ("ota_0", esp.APP, esp.OTA_0, 0x10000, 0x10000),
+    ("ota_1", esp.APP, esp.OTA_0 + 1, 0x20000, 0x10000),
+)
+FACTORY = (("factory", esp.APP, esp.FACTORY, 0x30000, 0x10000),)
+PLACES = {"ota_0": 0x10000, "ota_1": 0x20000, "factory": 0x30000}
+
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+
+class Manifest:
+    def __init__(self, image):
+        self.size = len(image)
+        self.sha256 = sha(image)
+        self.blocks = (len(image) + 4095) // 4096
+        self.files = [["micropython.bin", len(image), None, None]]
+        self.hashes = b"".join([sha(image[at : at + 4096]) for at in range(0, len(image), 4096)] + [sha(image)])
+        self.blocks_sha256 = sha(self.hashes)
+
+
+class Port:
+    resets = 0
+
+    def reset_cause(self):
+        return "watchdog"
+
+    def reset(self):
+        self.resets += 1
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        compat.remove_tree(ROOT)
+        self.port = Port()
+
+    def tearDown(self):
+        compat.remove_tree(ROOT)
+        sys.modules.pop("esp32", None)
+
+    def chip(self, records=(), table=TABLE, **images):
+        """A chip that was switched on. images: by label, OLD in ota_0 if none are given."""
+        data = bytearray(b"\xff" * 0x40000)
+        data[0x8000:0x8C00] = esp.table_bytes(table)
+        for sector, raw in enumerate(records):
+            data[0xD000 + 4096 * sector : 0xD020 + 4096 * sector] = raw
+        images = images or {"ota_0": OLD}
+        for label in images:
+            data[PLACES[label] : PLACES[label] + len(images[label])] = images[label]
+        self.flash = esp.Memory(data)
+        return self.restart()
+
+    def restart(self):
+        self.one = sys.modules["esp32"] = esp.Chip(self.flash)
+        self.one.power_on()
+        return self.one
+
+    def target(self):
+        from edgeagent.ota.partition import Firmware
+
+        return Firmware(ROOT + "/firmware", self.port)
+
+    def code(self, act, *arguments):
+        try:
+            act(*arguments)
+        except UpdateError as error:
+            return error.code
+        return None
+
+    def filled(self, image=NEW):
+        """A target whose other partition holds `image`, read back."""
+        target = self.target()
+        target.prepare("aa")
+        manifest = Manifest(image)
+        writer = target.writer("ota_1", manifest, Hashes(manifest.hashes))
+        for number in range(manifest.blocks):
+            writer.block(number, image[number * 4096 : number * 4096 + 4096])
+        asyncio.run(writer.finish())
+        target.complete("aa", "v2", 3)
+        return target
+
+
+class Hashes:
+    """The file of the hash list."""
+
+    def __init__(self, data):
+        self.data = data
+        self.at = 0
+
+    def seek(self, at):
+        self.at = at
+
+    def read(self, size):
+        found = self.data[self.at : self.at + size]
+        self.at += len(found)
+        return found
+
+
+class TestModel(Case):
+    def test_a_record_has_the_bytes_of_esp_idf(self):
+        # Of a device with MicroPython; otatool.py makes the same CRC.
+        self.assertEqual(binascii.hexlify(esp.record(1, esp.VALID)), b"01000000" + b"ff" * 20 + b"020000009a984347")
+        self.assertEqual(esp.crc(2), 0x55F63774)
+
+    def test_the_table_of_micropython_has_the_bytes_of_gen_esp32part(self):
+        # SHA-256 of what gen_esp32part.py makes of ports/esp32/partitions-4MiB-ota.csv.
+        made = esp.table_bytes([entry for entry in esp.OTA_TABLE if entry[0] != "vfs"])
+        wanted = b"0241fa0d2e573dee86756e39fb4181e61ff7218087619cab565b602df55954d6"
+        self.assertEqual(binascii.hexlify(sha(made)), wanted)
+        self.assertEqual(esp.read_table(made)[3], ("ota_0", 0, 16, 0x10000, 0x180000))
+
+    def test_the_first_boot_writes_the_first_record(self):
+        one = self.chip()
+        self.assertEqual(one.read(0xD000, 32), esp.record(1, esp.VALID))
+
+    def test_a_new_image_gets_one_boot(self):
+        one = self.chip([esp.record(1, esp.VALID), esp.record(2, esp.NEW)], ota_0=OLD, ota_1=NEW)
+        self.assertEqual((one.running[0], one.records()[1].state), ("ota_1", esp.PENDING))
+        one = self.restart()
+        self.assertEqual((one.running[0], one.records()[1].state), ("ota_0", esp.ABORTED))
+
+    def test_writeblocks_erases_unless_it_has_an_offset(self):
+        part = self.chip().Partition("ota_1")
+        part.writeblocks(1, b"\x0f" * 4096)
+        part.writeblocks(1, b"\xf3" * 4, 8)
+        found = bytearray(12)
+        part.readblocks(1, found)
+        self.assertEqual(bytes(found), b"\x0f" * 8 + b"\x03" * 4)
+        part.writeblocks(1, b"\xf3" * 4096)
+        part.readblocks(1, found)
+        self.assertEqual(bytes(found), b"\xf3" * 12)
+        self.assertEqual((part.ioctl(4, 0), part.ioctl(5, 0), part.ioctl(6, 1)), (16, 4096, 0))
+        part.readblocks(1, found)
+        self.assertEqual(bytes(found), b"\xff" * 12)
+
+    def test_errors_are_those_of_esp_idf(self):
+        part = self.chip().Partition("ota_1")
+        for code, act in (
+            (-5379, part.set_boot),  # ESP_ERR_OTA_VALIDATE_FAILED: there is no image
+            (-260, lambda: part.writeblocks(0, b"x")),  # ESP_ERR_INVALID_SIZE
+            (-260, lambda: part.readblocks(15, bytearray(4097))),
+            (-258, lambda: part.ioctl(6, 17)),  # ESP_ERR_INVALID_ARG
+            (2, lambda: self.one.Partition("none")),
+        ):
+            try:
+                act()
+                found = None
+            except OSError as error:
+                found = error.args[0]
+            self.assertEqual(found, code)
+
+    def test_without_otadata_nothing_can_be_marked(self):
+        one = self.chip((), FACTORY, factory=OLD)
+        try:
+            one.Partition.mark_app_valid_cancel_rollback()
+            found = None
+        except OSError as error:
+            found = error.args[0]
+        self.assertEqual(found, -261)
+
+
+class TestOtadata(Case):
+    def test_every_pair_of_records_boots_and_is_understood(self):
+        """5x5 states, each CRC good or bad, which of them is newer, which image is broken, a factory image or none."""
+        for one in esp.STATES:
+            for two in esp.STATES:
+                for bad in range(4):
+                    for newer in (0, 1):
+                        for broken in (None, "ota_0", "ota_1"):
+                            for table in (TABLE, TABLE + FACTORY):
+                                self.pair((one, two), bad, newer, broken, table)
+
+    def pair(self, states, bad, newer, broken, table):
+        case = "%s bad %d newer %d, %s broken, %d entries" % (states, bad, newer, broken, len(table))
+        seqs = (3, 2) if newer == 0 else (1, 2)
+        records = [
+            esp.record(seqs[n], states[n], check=0x12345678 if bad >> n & 1 else esp.crc(seqs[n])) for n in (0, 1)
+        ]
+        images = {"ota_0": OLD, "ota_1": NEW, "factory": OLD}
+        if len(table) == 3:
+            images.pop("factory")
+        if broken:
+            images[broken] = b"\0"
+        one = self.chip(records, table, **images)
+        self.assertTrue(one.running, case)
+        target = self.target()
+        selected = target.selected()[1]
+        self.assertEqual(selected or one.default()[0], one.selected()[0], case)
+        if broken != one.selected()[0]:
+            self.assertEqual(target.own, one.selected()[0], case)
+        now = one.running[0]
+        if self.code(target.prepare, "aa") == "busy":
+            self.assertEqual(target.selected()[1:], (now, esp.PENDING), case)
+            return
+        self.assertTrue(target.selected()[1:] != (now, esp.PENDING), case)
+        # However far the download gets, what runs now runs again, and the rest as well while it is not whole.
+        at = PLACES[target.next]
+        for content in (b"\xff" * 0x10000, esp.app_image("v3", "well", 3000)):
+            self.flash.data[at : at + len(content)] = content
+            self.assertEqual(self.restart().running[0], now, case)
+
+    def test_what_runs_although_something_else_is_selected_is_made_the_selected_one_first(self):
+        broken = b"\x00" * 100
+        one = self.chip([esp.record(1, esp.ABORTED), esp.record(2, esp.VALID)], ota_0=OLD, ota_1=broken)
+        self.assertEqual((one.running[0], one.selected()[0]), ("ota_0", "ota_1"))
+        self.target().prepare("aa")
+        self.assertEqual(one.selected()[0], "ota_0")
+        self.assertEqual(one.records()[esp.active(one.records())].state, esp.VALID)
+
+
+class TestFirmware(Case):
+    def test_a_device_without_a_second_partition_says_so(self):
+        self.chip((), FACTORY, factory=OLD)
+        self.assertEqual(self.code(self.target), "partition")
+
+    def test_an_unconfirmed_image_that_runs_keeps_its_way_back(self):
+        self.chip([esp.record(1, esp.VALID), esp.record(2, esp.NEW)], ota_0=OLD, ota_1=NEW)
+        self.assertEqual(self.code(self.target().prepare, "aa"), "busy")
+
+    def test_the_version_is_that_of_the_app_descriptor(self):
+        self.chip()
+        self.assertEqual(self.target().version(None), "v1")
+
+    def test_nothing_is_erased_before_the_header_was_seen(self):
+        self.chip(ota_0=OLD, ota_1=OLD)
+        target = self.target()
+        target.prepare("aa")
+        manifest = Manifest(NEW)
+        writer = target.writer("ota_1", manifest, Hashes(manifest.hashes))
+        before = bytes(self.flash.data)
+        self.assertTrue(writer.block(1, NEW[4096:8192]))  # it has to come again
+        self.assertEqual(bytes(self.flash.data), before)
+        self.assertTrue(not writer.block(0, NEW[:4096]))
+        self.assertTrue(not writer.block(2, NEW[8192:]))
+        self.assertTrue(not writer.block(1, NEW[4096:8192]))
+        asyncio.run(writer.finish())
+        self.assertEqual(self.one.read(0x20000, len(NEW)), NEW)
+
+    def test_images_that_this_chip_cannot_start_are_refused_untouched(self):
+        bootloader = NEW[:32] + b"\x50\0\0\0" + NEW[36:]
+        for image in (esp.app_image("v2", "well", 9000, "esp32s3"), bootloader, b"\0" + NEW[1:], b"\xff" * 9000):
+            self.chip()
+            target = self.target()
+            target.prepare("aa")
+            manifest = Manifest(image)
+            writer = target.writer("ota_1", manifest, Hashes(manifest.hashes))
+            self.assertEqual(self.code(writer.block, 0, image[:4096]), "image")
+            self.assertEqual(self.one.read(0x20000, 0x10000), b"\xff" * 0x10000)
+            # Nor does it pass if it is there already.
+            self.flash.data[0x20000 : 0x20000 + len(image)] = image
+            self.assertEqual(self.code(lambda: asyncio.run(writer.resume())), "image")  # noqa: B023
+
+    def test_an_image_that_does_not_fit_is_refused(self):
+        self.chip()
+        target = self.target()
+        target.prepare("aa")
+        manifest = Manifest(b"\xe9" * 0x10001)
+        self.assertEqual(self.code(target.writer, "ota_1", manifest, Hashes(manifest.hashes)), "space")
+
+    def test_a_hash_list_of_another_artifact_is_refused(self):
+        self.chip()
+        manifest = Manifest(NEW)
+        for data in (b"", manifest.hashes[:-1], manifest.hashes + b"x", b"\0" + manifest.hashes[1:]):
+            self.assertEqual(self.code(self.target().writer, "ota_1", manifest, Hashes(data)), "bundle")
+
+    def test_a_block_that_was_not_signed_is_not_written(self):
+        self.chip()
+        manifest = Manifest(NEW)
+        writer = self.target().writer("ota_1", manifest, Hashes(manifest.hashes))
+        self.assertEqual(self.code(writer.block, 0, NEW[:4095] + b"x"), "block-hash")
+        self.assertEqual(self.one.read(0x20000, 4096), b"\xff" * 4096)
+
+    def test_resuming_finds_the_blocks_that_are_whole(self):
+        self.chip()
+        self.flash.data[0x20000 : 0x20000 + len(NEW)] = NEW
+        self.flash.data[0x21005] ^= 4
+        manifest = Manifest(NEW)
+        writer = self.target().writer("ota_1", manifest, Hashes(manifest.hashes))
+        asyncio.run(writer.resume())
+        self.assertEqual(writer.have[0], 0b101)
+        self.assertEqual(self.code(lambda: asyncio.run(writer.finish())), "file-hash")
+
+    def test_a_confirmed_update_is_valid_in_otadata_and_in_the_record(self):
+        self.chip()
+        target = self.filled()
+        target.activate("v2", "job/1", 60, "v1")
+        self.assertEqual(self.one.read(0xE000, 32), esp.record(2, esp.NEW))
+        one = self.restart()
+        target = self.target()
+        status = trial.status(target.root)
+        self.assertEqual((one.running[0], status["active"], status["boots"]), ("ota_1", "ota_1", 1))
+        self.assertTrue(target.runs(status))
+        target.confirm()
+        self.assertEqual(one.read(0xE000, 32), esp.record(2, esp.VALID))
+        status = trial.status(target.root)
+        self.assertEqual((status["state"], status["floor"], status["previous_version"]), ("confirmed", 3, "v1"))
+
+    def test_an_image_that_does_not_verify_ends_the_trial_with_the_error_of_set_boot(self):
+        self.chip()
+        target = self.filled()
+        self.flash.data[0x21000] ^= 1  # decayed since it was read back
+        self.assertEqual(self.code(target.activate, "v2", "job/1", 60), "partition")
+        status = trial.status(target.root)
+        self.assertEqual(status["state"], "rolled_back")
+        self.assertTrue("-5379" in status["reason"], status["reason"])
+        self.assertEqual(self.restart().running[0], "ota_0")
+
+    def test_an_interrupted_trial_is_tried_three_times_and_says_what_became_of_each(self):
+        self.chip()
+        self.filled().activate("v2", "job/1", 60)
+        for tries in (1, 2, 3):
+            self.assertEqual(self.restart().running[0], "ota_1")
+            self.assertEqual(self.restart().running[0], "ota_0")
+            target = self.target()
+            self.assertTrue(not target.runs(trial.status(target.root)))
+            self.assertEqual(self.port.resets, min(tries, 2))
+        status = trial.status(target.root)
+        self.assertEqual(status["state"], "rolled_back")
+        tried = "rolled back by the bootloader (watchdog)"
+        self.assertEqual(status["reason"], "interrupted: " + ", ".join([tried] * 3))
+
+    def test_a_mark_that_was_cut_is_noticed_as_a_lost_record(self):
+        self.chip()
+        self.filled().activate("v2", "job/1", 60)
+        self.restart()
+        self.one.erase(0xE000, 4096)  # as far as mark_app_valid had come
+        self.assertEqual(self.restart().running[0], "ota_0")
+        target = self.target()
+        self.assertTrue(not target.runs(trial.status(target.root)))
+        self.assertEqual(trial.status(target.root)["causes"], ["boot record lost (watchdog)"])
+        self.assertEqual(self.restart().running[0], "ota_1")
+
+    def test_what_the_bootloader_does_not_watch_is_counted(self):
+        """A boot record whose state was torn, or a bootloader without rollback: it would start the image for ever."""
+        self.chip()
+        self.filled().activate("v2", "job/1", 60)
+        self.one.erase(0xE000, 4096)
+        self.one.program(0xE000, esp.record(2, 0x100))
+        found = []
+        for _ in range(3):
+            self.assertEqual(self.restart().running[0], "ota_1")
+            target = self.target()
+            found.append(target.runs(trial.status(target.root)))
+        self.assertEqual(found, [True, True, False])
+        self.assertEqual((trial.status(target.root)["state"], self.port.resets), ("rolled_back", 1))
+
+    def test_dropping_an_image_boots_the_other_one_whatever_its_state(self):
+        for state in esp.STATES:
+            if state not in (esp.INVALID, esp.ABORTED):
+                self.chip([esp.record(1, esp.VALID), esp.record(2, state)], ota_0=OLD, ota_1=NEW)
+                self.target().drop("ota_1")
+                one = self.restart()
+                self.assertEqual((one.running[0], one.records()[0].state), ("ota_0", esp.VALID))
+
+    def test_a_build_that_cannot_mark_is_not_taken_for_marked(self):
+        self.chip()
+        self.filled().activate("v2", "job/1", 60)
+        one = self.restart()
+
+        class Old(one.Partition):
+            @classmethod
+            def mark_app_valid_cancel_rollback(cls):
+                raise OSError(-261)
+
+        one.Partition = Old
+        self.assertEqual(self.code(self.target().confirm), "partition")
+        self.assertEqual(trial.status(ROOT + "/firmware")["state"], "trial")
+
+
+if __name__ == "__main__":
+    unittest.main()
