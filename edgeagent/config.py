@@ -135,7 +135,8 @@ def parse(data: Any, folder: str = "", source: str = "agent.json") -> Config:
         raise ConfigError(source + "claim", "is missing (or an identity of its own)")
     made = Config()
     made.claim = claim
-    for name in ("transport", "telemetry", "defender", "handlers", "image", "update_window"):  # checked where they are used
+    names = "transport telemetry defender handlers image update_window"
+    for name in names.split():  # checked where they are used
         setattr(made, name, data.get(name))
     for name in found:
         setattr(made, name, found[name])

@@ -214,6 +214,7 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             return job.progress(percent, **details)
 
         try:
+            unload(["edgeagent.ota.transfer"])
             await writer.resume()
             unload(["edgeagent.ota.index", "edgeagent.ota.store"])
             missing = manifest.size

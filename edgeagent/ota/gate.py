@@ -34,7 +34,7 @@ async def wait(job: "Any", stage: str, version: str) -> None:
     if type(battery) is not int or not 0 <= battery <= 100 or type(limit) is not int or not 0 <= limit <= 604800:
         raise JobRejected("battery, wait: percent, seconds")
     told = ""
-    past = kept = job.data.get("waited", 0)
+    past = job.data.get("waited", 0)
     start = clock.ticks()
     while True:
         reason = ""
@@ -42,14 +42,15 @@ async def wait(job: "Any", stage: str, version: str) -> None:
             reason = reason or closed(window, clock.now())
         if not reason:
             reason = await _ask(job.agent, stage, battery)
-        waited = past + clock.elapsed_ms(start) // 1000
+        waited = clock.elapsed_ms(start) // 1000
         if not reason:
             return
-        if waited >= limit:
+        if past + waited >= limit:
             raise UpdateError("gate", reason)
-        if waited - kept >= _KEEP_S:
-            kept = waited
-            job.checkpoint(waited=waited)
+        if waited >= _KEEP_S:
+            past += waited
+            start = clock.ticks()  # which go round after some days
+            job.checkpoint(waited=past)
             told = ""  # restarts the step timer, too
         if reason != told and await job.progress(None, step="waiting", version=version, reason=reason):
             told = reason
@@ -62,11 +63,11 @@ async def _ask(agent: "Any", stage: str, battery: int) -> str:
     if battery:
         have, why = await agent.ask(hooks.get("battery", lambda: (agent.facts().get("battery"), "unknown")))
         if isinstance(have, bool) or not isinstance(have, (int, float)):
-            return "battery: " + why
+            return "battery: " + why  # type: ignore[no-any-return]
         if have < battery:
             return "battery: %d %%, must be %d" % (have, battery)
     if "may_update" in hooks:
         may, why = await agent.ask(hooks["may_update"], stage)
         if may is False:
-            return "application: " + why
+            return "application: " + why  # type: ignore[no-any-return]
     return ""

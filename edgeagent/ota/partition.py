@@ -136,10 +136,11 @@ class Firmware:
                 if runs and record[4] == _PENDING:
                     return True
                 cause = "rolled back by the bootloader" if record[4] == _ABORTED else "state %d" % record[4]
-        status["causes"].append("%s (%s)" % (cause, self.port.reset_cause()))
+        causes = status["causes"]
+        causes.append("%s (%s)" % (cause, self.port.reset_cause()))
         status["boots"] += 1
         if status["boots"] > trial.MAX_BOOTS:
-            trial.failed(self.root, "interrupted: " + ", ".join(status["causes"]))
+            trial.failed(self.root, "interrupted: " + ", ".join(causes))
             restart = runs
         else:
             trial.save(self.root, status)
@@ -169,9 +170,9 @@ class Firmware:
 
         The bootloader drops one by itself only while it watches it. Raises OSError.
         """
-        sector, now, _ = self.selected()
-        if now == label:
-            self.otadata.ioctl(6, -sector)
+        now = self.selected()
+        if now[1] == label:
+            self.otadata.ioctl(6, -now[0])
 
     def version(self, agent: "Any") -> str:
         """Of the running image's app descriptor."""
@@ -196,17 +197,14 @@ class Firmware:
         """hashes: open file of 32 bytes for each block, then for the image. Raises UpdateError "bundle" if they are not
         the signed ones, "space".
         """
-        if manifest.size > self.free() or len(manifest.files) > 1:
-            raise UpdateError("space", "%d bytes for one file" % self.free())
+        room = self.free()
+        if manifest.size > room or len(manifest.files) > 1:
+            raise UpdateError("space", "%d bytes for one file" % room)
         whole = hashlib.sha256()
-        left = manifest.blocks + 1
-        part = hashes.read(32)
-        while part and left:
-            whole.update(part)
-            left -= 1
-            part = hashes.read(32)
-        if part or left or whole.digest() != manifest.blocks_sha256:
-            raise UpdateError("bundle", "the hash list is of another artifact")
+        for _ in range(manifest.blocks + 1):
+            whole.update(hashes.read(32))
+        if hashes.read(1) or whole.digest() != manifest.blocks_sha256:
+            raise UpdateError("bundle", "hash list")
         self.manifest = manifest
         self.hashes = hashes
         self.good = False  # the header of the image
@@ -217,13 +215,14 @@ class Firmware:
         self.hashes.seek(32 * number)
         return bool(digest.digest() == self.hashes.read(32))
 
-    def check(self, head: bytes) -> None:
+    def check(self, head: "Any") -> None:
         """head: the beginning of the image. Raises UpdateError "image" if it is not one that this chip can start: a
         bootloader or an image with one in front has no app descriptor there.
         """
         own = self.head(self.running)
-        if head[:1] + head[12:14] + head[32:36] != own[:1] + own[12:14] + own[32:36]:
-            raise UpdateError("image", "not an app image for chip %d" % own[12])
+        for at in (0, 12, 13, 32, 33, 34, 35):
+            if head[at] != own[at]:
+                raise UpdateError("image", "not an app image for chip %d" % own[12])
         self.good = True
 
     async def resume(self) -> None:
@@ -246,11 +245,9 @@ class Firmware:
                 rest -= len(part)
             if self.matches(block, number):
                 self.have[number >> 3] |= 1 << (number & 7)
-            elif strict:
-                raise UpdateError("file-hash", "block %d" % number)
             await asyncio.sleep(0)
         if strict and whole.digest() != self.manifest.sha256:
-            raise UpdateError("file-hash", "payload")
+            raise UpdateError("file-hash", "firmware")
 
     def block(self, number: int, data: "Any") -> "Any":
         """As Writer.block. True: to come again, since nothing is erased before the header in block 0 was seen.
@@ -260,7 +257,7 @@ class Firmware:
         if not self.matches(hashlib.sha256(data), number):
             raise UpdateError("block-hash", "block %d" % number)
         if not number:
-            self.check(bytes(data[:36]))
+            self.check(data)
         elif not self.good:
             return True
         self.other.ioctl(6, number)

@@ -19,7 +19,7 @@ def find(index: str, part: str) -> "list[str] | None":
         f.seek(8)
         held = b""
         while True:
-            data = f.read(512)
+            data = f.read(256)
             held = held[-256:] + data
             at = held.find(part.encode())
             end = held.find(b"\n", at + 1)

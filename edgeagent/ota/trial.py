@@ -18,10 +18,11 @@ import json
 import os
 import sys
 
-from edgeagent.compat import Any, exc_text, exists, is_dir, read_file, remove_tree, write_atomic
+from edgeagent.compat import Any, const, exc_text, exists, is_dir, read_file, remove_tree, write_atomic
 from edgeagent.ota import Running as Running
 
 MAX_BOOTS = 3
+_ENOSPC = const(28)
 
 
 def read_sealed(path: str) -> "dict[str, Any] | None":
@@ -168,8 +169,10 @@ def failed(root: str, reason: str) -> bool:
                     remove_tree(root + "/" + name)
             save(root, document)
             break
-        except OSError:
-            pass  # still on trial on flash: the next boot comes here again
+        except OSError as error:
+            # Still on trial on flash: the next boot comes here again.
+            if error.errno != _ENOSPC:
+                break
     return True
 
 

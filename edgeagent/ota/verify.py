@@ -133,14 +133,15 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manife
 
 
 def before(one: "Any", two: "Any") -> "bool | None":
-    """True if version `one` is before `two`, by the numbers of "2.1.0", "2.1.0-rc1" or "micropython 2.1".
+    """True if version `one` is before `two`, by the numbers of "2.1.0", "v2.1.0-rc1" or "micropython 2.1".
 
     None if one of them is another text: such versions have no order.
     """
     both: "list[list[int]]" = []
     for text in (one, two):
         try:
-            numbers = [int(part) for part in str(text).split(" ")[-1].split("-")[0].split("+")[0].split(".")]
+            word = str(text).split(" ")[-1].lstrip("v")
+            numbers = [int(part) for part in word.split("-")[0].split("+")[0].split(".")]
         except ValueError:
             return None
         while numbers and not numbers[-1]:

@@ -33,7 +33,7 @@ def closed(window: "Any", now: int) -> str:
     late = minute < end <= start  # what has opened yesterday
     if str((now // 1440 + 3 - late) % 7) in days and (late or (start <= minute and (minute < end or end <= start))):
         return ""
-    return "window: opens at " + window["from"]
+    return "window: opens at " + window["from"]  # type: ignore[no-any-return]
 
 
 def _minutes(text: str) -> int:

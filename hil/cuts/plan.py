@@ -25,11 +25,39 @@ class Task:
         return asdict(self)
 
 
-JOBS = ("update", "many", "again", "upgrade", "shared", "decayed", "rollback", "hang", "first", "config", "trust", "steps", "identity")
+JOBS = (
+    "update",
+    "many",
+    "again",
+    "upgrade",
+    "shared",
+    "decayed",
+    "rollback",
+    "hang",
+    "first",
+    "config",
+    "trust",
+    "steps",
+    "identity",
+)
 AGENTS = ("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes")
 FIRMWARE = ("firmware", "firmware-dead", "firmware-brief", "firmware-sick")
 QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
-LINUX = ("update", "many", "upgrade", "shared", "decayed", "rollback", "hang", "first", "again", "config", "trust", "steps", "identity")
+LINUX = (
+    "update",
+    "many",
+    "upgrade",
+    "shared",
+    "decayed",
+    "rollback",
+    "hang",
+    "first",
+    "again",
+    "config",
+    "trust",
+    "steps",
+    "identity",
+)
 CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless")
 
 

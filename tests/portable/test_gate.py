@@ -168,19 +168,22 @@ class Gate(unittest.TestCase):
             self.wait(wait=100)
 
     def test_how_long_it_has_waited_is_kept(self):
-        elapsed = [0]
-        saved = clock.elapsed_ms
+        now = [0]
+        saved = clock.ticks, clock.elapsed_ms
+
+        def ticks():
+            return now[0]
 
         def elapsed_ms(start):
-            elapsed[0] += 250000
-            return elapsed[0]
+            now[0] += 250000
+            return now[0] - start
 
-        clock.elapsed_ms = elapsed_ms
+        clock.ticks, clock.elapsed_ms = ticks, elapsed_ms
         try:
-            self.hook("may_update", [False, False, False, False, False, True])
+            self.hook("may_update", [False] * 5 + [True])
             self.wait()
         finally:
-            clock.elapsed_ms = saved
+            clock.ticks, clock.elapsed_ms = saved
         self.assertEqual(self.job.data, {"waited": 750})
         self.assertEqual(len(self.job.reports), 2)  # the step timer is restarted as well
 

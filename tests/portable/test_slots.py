@@ -203,6 +203,19 @@ class Damage(Case):
         self.slots.activate("2.0.0", "job/1", 60)
         self.assertEqual(trial.boot(self.root), self.root + "/a")
 
+    def test_an_update_that_goes_on_after_the_state_was_lost_fills_the_other_slot(self):
+        complete(self.slots, A1, "1.0.0")
+        self.slots.activate("1.0.0", "", 0)
+        trial.confirm(self.root)
+        complete(self.slots, A2, "2.0.0")
+        for name in ("/state.json", "/state.bak"):
+            os.remove(self.root + name)
+        self.assertEqual(trial.boot(self.root), self.root + "/a")
+        self.assertEqual(self.slots.prepare(A2), self.root + "/b")
+        self.slots.complete(A2, "2.0.0", 0)
+        self.slots.activate("2.0.0", "job/1", 60)
+        self.assertEqual(trial.boot(self.root), self.root + "/b")
+
     def test_nothing_at_all(self):
         self.assertIsNone(trial.boot(self.root))
         self.assertIsNone(trial.boot(self.root + "/missing"))

@@ -443,7 +443,7 @@ class Shared(Update):
 
 
 class Decayed(Shared):
-    """A file of the old version has decayed. It is fetched, and until the new version runs the old one stays as it is."""
+    """A file of the old version has decayed. It is fetched, and the old one stays as it is."""
 
     def factory(self, root):
         Shared.factory(self, root)
