@@ -31,6 +31,8 @@ except ImportError:
 
 
 MICROPYTHON = not posix
+_ENOENT = const(2)
+_ENOTDIR = const(20)
 
 
 def exc_text(error: BaseException) -> str:
@@ -52,10 +54,12 @@ def traceback_text(error: BaseException, limit: int) -> str:
 
 
 def exists(path: str) -> int:
-    """The mode of the file or folder at `path`; 0 if there is none."""
+    """The mode of the file or folder at `path`; 0 if there is none. Raises OSError if that cannot be found out."""
     try:
         return os.stat(path)[0]
-    except OSError:
+    except OSError as error:
+        if error.errno not in (_ENOENT, _ENOTDIR):
+            raise
         return 0
 
 
@@ -86,13 +90,21 @@ def remove_tree(path: str) -> None:
 
 
 def read_file(path: str, limit: int) -> "bytes | None":
-    """The bytes of a file, or None if it is missing or larger than `limit` bytes."""
-    try:
-        if os.stat(path)[6] <= limit:
+    """The bytes of a file, or None if it is missing, larger than `limit` bytes, or cannot be read.
+
+    A read that goes wrong may do so once: the file is then read again.
+    """
+    for last in (0, 1):
+        try:
+            size = os.stat(path)[6]
+            if size > limit:
+                break
             with open(path, "rb") as f:
-                return f.read()
-    except OSError:
-        pass
+                data = f.read()
+            if last or len(data) == size:
+                return data
+        except OSError:
+            pass
     return None
 
 

@@ -64,7 +64,7 @@ def check(data: Any) -> tuple[str, str | None, list[str] | None]:
 
 
 class Part:
-    """The image of one agent's machine. A target of updates, as far as `jobs.ota.prove` needs one."""
+    """The image of one agent's machine. A target of updates, as far as `handover.prove` needs one."""
 
     def __init__(self, agent: Any) -> None:
         """Raises ConfigError."""

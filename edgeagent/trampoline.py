@@ -4,10 +4,8 @@
 Loaded once at the start and kept, so it is small; launch.py is what runs and outlives the application.
 """
 
-import json
-
 from edgeagent.compat import Any
-from edgeagent.errors import ConfigError
+from edgeagent.jobs.registry import unload
 from edgeagent.ota import launch
 from edgeagent.ports.micropython import limit
 
@@ -18,34 +16,23 @@ def run(root: str, cause: str, wait: "Any") -> None:
     Stage 0 is never updated, so this is fixed: root: folder of the slots. cause: why the board restarted. wait:
     function of seconds that feeds the watchdog meanwhile.
     """
+    from edgeagent.ota.bare import application
+
+    name = application()
+    del application
+    unload(["edgeagent.ota.bare"])
 
     def bare() -> None:
-        try:
-            __import__("wifi")  # the board's own, which brings its network up: no application does it now
-        except ImportError:
-            pass
-        from edgeagent.agent import Agent
+        from edgeagent.ota.bare import run
 
-        try:
-            agent = Agent.from_file()
-        except ConfigError:
-            from edgeagent.ota import safety
+        run(root)
 
-            safety.put_back(root)  # an application has damaged it
-            raise
-        agent.run()
-
+    reason = "the application ended by itself"
     try:
-        if not launch.run(root, _application(), bare, cause, limit):
-            launch.failed(root, "the application ended by itself")
+        if launch.run(root, name, bare, cause, limit):
+            reason = ""
     except SystemExit:
-        launch.failed(root, "the application called sys.exit")
+        reason = "the application called sys.exit"
+    if reason:
+        launch.failed(root, reason)
     wait(launch.backoff(root))
-
-
-def _application() -> str:
-    try:
-        with open("/agent.json") as f:
-            return str(json.load(f).get("application") or "app")
-    except (OSError, ValueError, AttributeError):
-        return "app"

@@ -30,7 +30,7 @@ from edgefleet.artifacts.link import link
 from edgefleet.artifacts.modules import PACKAGE, defines
 from edgefleet.errors import InputError
 
-BOARD_SCRIPTS = ("boot.py", "main.py")
+BOARD_SCRIPTS = ("boot.py", "main.py", "stage0.py")
 PLATFORMS = {"ESP32": "esp32", "RPI_PICO": "rp2", "UNIX": "linux"}  # beginning of a board's name → its sys.platform
 OPTIMISE = 3  # without line numbers, which would be a tenth of the bytes; tracebacks still name file and function
 # What is imported by a name made at run time: folder → what a module in it defines then; and the modules that do it.
@@ -42,7 +42,7 @@ HANDED_OUT = {
     "JobContext": "edgeagent.jobs.runner",
     "MicroPythonPort": "edgeagent.ports.micropython",
 }
-LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch", "edgeagent.trampoline")
+LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch", "edgeagent.ota.bare")
 
 
 def configuration(

@@ -1,235 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flash of an ESP32, byte for byte: partition table, otadata, app images, the bootloader's choice, esp32.Partition.
+"""An ESP32 as its flash is seen by the bootloader and by esp32.Partition: which image runs, and what each call writes.
 
 On a flash with readblocks, writeblocks and ioctl 6 of 4096-byte blocks, whose program only clears bits: each erase
 and each program is one operation of it, in ESP-IDF's order, so that any of them can be cut or fail. Runs on MicroPython
 and CPython. Not modelled: NVS (the agent does not use it), secure boot, flash encryption, anti-rollback eFuses, chip
 revisions, what an image does when it runs (an image says so itself: `behaviour`).
-Sources: ESP-IDF components/app_update/esp_ota_ops.c, bootloader_support (esp_flash_partitions.h, bootloader_utility.c,
-bootloader_common_loader.c, esp_image_format.c), esp_app_format/esp_app_desc.h, partition_table/gen_esp32part.py;
-MicroPython ports/esp32/esp32_partition.c, mphalport.c.
+Sources: ESP-IDF components/app_update/esp_ota_ops.c, bootloader_support (bootloader_utility.c); MicroPython
+ports/esp32/esp32_partition.c, mphalport.c.
 """
 
-import binascii
-import hashlib
-import struct
+from hil.esp32_image import CHIPS, VALIDATE_FAILED, EspError, describe, verify_image
+from hil.esp32_tables import (
+    ABORTED,
+    APP,
+    DATA,
+    FACTORY,
+    NEW,
+    OTA_0,
+    OTADATA,
+    PENDING,
+    TABLE_AT,
+    TABLE_BYTES,
+    TEST,
+    UNDEFINED,
+    VALID,
+    Record,
+    active,
+    next_seq,
+    read_table,
+    record,
+)
 
 BLOCK = 4096
-TABLE_AT = 0x8000
-TABLE_BYTES = 0xC00
-APP, DATA = 0, 1
-FACTORY, OTA_0, TEST = 0, 0x10, 0x20
-OTADATA = 0
-NEW, PENDING, VALID, INVALID, ABORTED = range(5)
-UNDEFINED = 0xFFFFFFFF
-STATES = (NEW, PENDING, VALID, INVALID, ABORTED, UNDEFINED)
-
 # esp_err_t, which MicroPython raises as OSError(-code), and the three that it maps to errno (mphalport.c).
 FAIL, INVALID_ARG, INVALID_SIZE, NOT_FOUND = -1, 0x102, 0x104, 0x105
-NOT_FOUND_OTADATA = 0x105
-VALIDATE_FAILED = 0x1503
 FLASH_OP_FAIL = 0x6001
 ENOENT, EINVAL = 2, 22
-
-HEADER = "<BBBBI" + "BBBB" + "HBHH" + "4s" + "B"  # esp_image_header_t, 24 bytes
-MAX_SEGMENTS = 16
-APP_DESC = 0xABCD5432
-CHIPS = {"esp32": 0, "esp32s2": 2, "esp32c3": 5, "esp32s3": 9, "esp32c6": 13}
-_MAPPED = ((0x3F400000, 0x3F800000), (0x400D0000, 0x40400000))  # ESP32: data and code that run from flash
-_PAGE = 0x10000
-
-# MicroPython's own tables for 4 MiB: (label, type, subtype, address, size).
-SINGLE_TABLE = (
-    ("nvs", DATA, 2, 0x9000, 0x6000),
-    ("phy_init", DATA, 1, 0xF000, 0x1000),
-    ("factory", APP, FACTORY, 0x10000, 0x1F0000),
-    ("vfs", DATA, 0x81, 0x200000, 0x200000),
-)
-OTA_TABLE = (
-    ("nvs", DATA, 2, 0x9000, 0x4000),
-    ("otadata", DATA, OTADATA, 0xD000, 0x2000),
-    ("phy_init", DATA, 1, 0xF000, 0x1000),
-    ("ota_0", APP, OTA_0, 0x10000, 0x180000),
-    ("ota_1", APP, OTA_0 + 1, 0x190000, 0x180000),
-    ("vfs", DATA, 0x81, 0x310000, 0xF0000),
-)
-
-
-class EspError(Exception):
-    """code: esp_err_t."""
-
-    def __init__(self, code):
-        super().__init__(code)
-        self.code = code
-
-
-# --- partition table
-
-
-def table_bytes(entries: "object") -> bytes:
-    """As gen_esp32part.py writes it: 32 bytes an entry, then the MD5 of them, then 0xff."""
-    text = b""
-    for label, kind, subtype, address, size in entries:
-        text += struct.pack("<HBBII16sI", 0x50AA, kind, subtype, address, size, label.encode(), 0)
-    text += b"\xeb\xeb" + b"\xff" * 14 + hashlib.md5(text).digest()
-    return text + b"\xff" * (TABLE_BYTES - len(text))
-
-
-def read_table(data):
-    """[(label, type, subtype, address, size)] of esp_partition_table_verify. Raises EspError if it is none."""
-    found = []
-    for at in range(0, len(data), 32):
-        magic, kind, subtype, address, size, label, _ = struct.unpack("<HBBII16sI", data[at : at + 32])
-        if magic == 0x50AA:
-            found.append((label.split(b"\0")[0].decode(), kind, subtype, address, size))
-        elif magic == 0xEBEB:
-            if hashlib.md5(bytes(data[:at])).digest() != bytes(data[at + 16 : at + 32]):
-                raise EspError(0x103)
-        elif at and (magic, kind, subtype) == (0xFFFF, 0xFF, 0xFF):
-            return found
-        else:
-            break
-    raise EspError(0x103)
-
-
-# --- otadata
-
-
-def crc(seq):
-    """esp_rom_crc32_le(UINT32_MAX, &seq, 4), of the sequence number alone."""
-    return binascii.crc32(struct.pack("<I", seq), 0xFFFFFFFF)
-
-
-def record(seq, state, label=b"\xff" * 20, check=None):
-    """esp_ota_select_entry_t: 32 bytes."""
-    return struct.pack("<I20sII", seq, label, state, crc(seq) if check is None else check)
-
-
-class Record:
-    def __init__(self, raw):
-        self.seq, self.label, self.state, self.crc = struct.unpack("<I20sII", bytes(raw))
-
-    @property
-    def intact(self):
-        return self.seq != 0xFFFFFFFF and self.crc == crc(self.seq)
-
-    @property
-    def out(self):
-        """bootloader_common_ota_select_invalid."""
-        return self.seq == 0xFFFFFFFF or self.state in (INVALID, ABORTED)
-
-    @property
-    def valid(self):
-        return not self.out and self.crc == crc(self.seq)
-
-
-def active(records):
-    """bootloader_common_get_active_otadata: 0, 1, or -1."""
-    one, two = records
-    if one.valid and two.valid:
-        return 0 if max(one.seq, two.seq) == one.seq else 1
-    return 0 if one.valid else 1 if two.valid else -1
-
-
-def next_seq(seq, slot, count):
-    """compute_ota_seq_for_target_slot."""
-    found = (slot + 1) % count
-    while seq > found:
-        found += count
-    return found
-
-
-# --- app images
-
-
-def folded(data, checksum):
-    """The XOR of all bytes of `data` and `checksum`."""
-    while len(data) > 64:
-        half = (len(data) + 1) // 2
-        one, two = int.from_bytes(data[:half], "little"), int.from_bytes(data[half:], "little")
-        data = (one ^ two).to_bytes(half, "little")
-    for byte in data:
-        checksum ^= byte
-    return checksum
-
-
-def app_image(
-    version: str, behaviour: str = "micropython", size: int = 1024, chip: str = "esp32", fill: bytes = b"edgeagent"
-) -> bytes:
-    """An app image that ESP-IDF and esptool take. version: of its app descriptor, as is `behaviour` (its project name).
-
-    size: bytes of its data segment; the image is some 100 more.
-    """
-    desc = struct.pack("<IIII32s32s", APP_DESC, 0, 0, 0, version.encode(), behaviour.encode())
-    desc += struct.pack("<16s16s32s32s", b"12:00:00", b"Jan  1 2026", b"v5.5", hashlib.sha256(fill).digest())
-    desc += b"\0" * (256 - len(desc))
-    data = desc
-    line = 0
-    while len(data) < size:
-        data += b"%s %s %d\n" % (fill, version.encode(), line * 7919)
-        line += 1
-    data = data[: max(256, size) & ~3]
-    code = (b"\x36\x41\x00\x1d\xf0" * 8)[:32]
-    image = struct.pack(HEADER, 0xE9, 2, 2, 0x20, 0x40081000, 0xEE, 0, 0, 0, CHIPS[chip], 0, 0, 399, b"\0" * 4, 1)
-    checksum = 0xEF
-    for address, part in ((0x3F400020, data), (0x40081000, code)):
-        image += struct.pack("<II", address, len(part)) + part
-        checksum = folded(part, checksum)
-    image += b"\0" * (15 - len(image) % 16) + bytes([checksum])
-    return image + hashlib.sha256(image).digest()
-
-
-def verify_image(read, room, chip_id, address=0):
-    """esp_image_verify: how many bytes the image has. read(offset, size): of a partition of `room` bytes at `address`.
-
-    Raises EspError VALIDATE_FAILED, whatever is wrong with it.
-    """
-    digest = hashlib.sha256()
-
-    def take(at, size):
-        if at + size > room:
-            raise EspError(VALIDATE_FAILED)
-        data = bytes(read(at, size))
-        digest.update(data)
-        return data
-
-    head = struct.unpack(HEADER, take(0, 24))
-    if head[0] != 0xE9 or head[9] != chip_id or head[1] > MAX_SEGMENTS:
-        raise EspError(VALIDATE_FAILED)
-    at = 24
-    together = 0
-    for index in range(head[1]):
-        load, size = struct.unpack("<II", take(at, 8))
-        at += 8
-        mapped = [1 for low, high in _MAPPED if low <= load < high]
-        if size & 3 or size >= 1 << 24 or (not index and size < 256) or (mapped and (address + at - load) % _PAGE):
-            raise EspError(VALIDATE_FAILED)
-        end = at + size
-        while at < end:
-            part = take(at, min(1024, end - at))
-            together ^= int.from_bytes(part, "little")
-            at += len(part)
-    end = (at + 16) & ~15
-    if take(at, end - at)[-1] != folded(together.to_bytes(1024, "little"), 0xEF):
-        raise EspError(VALIDATE_FAILED)
-    if head[14]:
-        wanted = digest.digest()
-        digest = hashlib.sha256()
-        if take(end, 32) != wanted:
-            raise EspError(VALIDATE_FAILED)
-        end += 32
-    return end
-
-
-def describe(head):
-    """(chip id, version, behaviour) of the first 112 bytes of an image; None if it has no app descriptor."""
-    if len(head) < 112 or head[0] != 0xE9 or struct.unpack("<I", bytes(head[32:36]))[0] != APP_DESC:
-        return None
-    texts = [bytes(head[at : at + 32]).split(b"\0")[0].decode() for at in (48, 80)]
-    return head[12] | head[13] << 8, texts[0], texts[1]
-
-
-# --- the chip
 
 
 class Chip:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgefleet.artifacts.build import compile_file
-from hil import esp32_flash
+from hil import esp32_flash, esp32_image, esp32_tables
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 CONSOLE_KEEP = 1 << 20
@@ -52,9 +52,11 @@ def _modules() -> Path:
 
 def _build_firmware(folder: Path) -> None:
     """The board's own modules as bytecode: compiling them at every boot would fragment the heap it offers."""
-    folder.mkdir(exist_ok=True)
-    for source in (*sorted(_modules().glob("*.py")), Path(esp32_flash.__file__)):
+    (folder / "hil").mkdir(parents=True, exist_ok=True)
+    for source in sorted(_modules().glob("*.py")):
         (folder / f"{source.stem}.mpy").write_bytes(compile_file(source, source.name))
+    for source in sorted(Path(__file__).parent.glob("esp32_*.py")):
+        (folder / "hil" / f"{source.stem}.mpy").write_bytes(compile_file(source, source.name))
 
 
 def die_with_parent() -> None:  # pragma: no cover - runs in the child
@@ -149,18 +151,18 @@ class VirtualBoard:
     def flash(self, files: Path, firmware: bytes | None = None) -> None:
         """Erase the chip and write the tree `files` as its file system, with MicroPython's own littlefs.
 
-        firmware: app image of an ESP32 with two app partitions, for the first (esp32_flash.app_image); without it the
+        firmware: app image of an ESP32 with two app partitions, for the first (esp32_image.app_image); without it the
         ESP32 has the table of most boards, with one.
         """
         if self._process is not None:
             raise BoardError("power the board off before flashing it")
         _build_firmware(self.folder / "firmware")
         if self._chip == "esp32":
-            table = esp32_flash.OTA_TABLE if firmware else esp32_flash.SINGLE_TABLE
+            table = esp32_tables.OTA_TABLE if firmware else esp32_tables.SINGLE_TABLE
             data = bytearray(b"\xff" * (4 << 20))
             for at, part in (
-                (esp32_flash.TABLE_AT, esp32_flash.table_bytes(table)),
-                (0x10000, firmware or esp32_flash.app_image("v1.29.0")),
+                (esp32_tables.TABLE_AT, esp32_tables.table_bytes(table)),
+                (0x10000, firmware or esp32_image.app_image("v1.29.0")),
             ):
                 data[at : at + len(part)] = part
             (self.folder / "partitions.bin").write_bytes(data)

@@ -10,7 +10,6 @@ PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are n
 and of the AWS OTA agents (10.5).
 """
 
-import asyncio
 import binascii
 import hashlib
 import json
@@ -193,14 +192,12 @@ class _Image:
 
         root = self._job.agent.port.slots_dir
         whole = hashlib.sha256((read_file(root + ota.ENVELOPE, 8192) or b"").partition(b"\n")[2])
-        for path in [root + ota.HASHES] + [writer.path(number) for number in range(writer.count)]:
-            with open(path, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
-                while True:
-                    data = f.read(512)
-                    if not data:
-                        break
-                    whole.update(data)
-                    await asyncio.sleep(0)
+        with open(root + ota.HASHES, "rb") as f:  # noqa: ASYNC230  no other kind of file on boards
+            data = f.read(512)
+            while data:
+                whole.update(data)
+                data = f.read(512)
+        await writer.finish(whole)  # wherever it has put the payload
         digest = whole.digest()
         for algorithm, public in verify.load_trust(self._job.agent.config.trust).keys.values():
             if algorithm == self._algorithm and await verify.verify(algorithm, public, digest, self._signed):

@@ -29,8 +29,8 @@ from typing import Any
 
 from edgeagent.compat import make_dirs, remove_tree, sync_dir
 from edgeagent.errors import JobRejected, UpdateError
-from edgeagent.jobs.ota import prove
 from edgeagent.ota import gate, kinds, ranges
+from edgeagent.ota.handover import prove
 from edgeagent.ota.verify import before
 from edgeagent.ports.linux import programs
 

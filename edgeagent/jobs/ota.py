@@ -17,22 +17,12 @@ The slots' state, not this job's journal, is the truth about what happened. It n
     rolled back                                FAILED "rolled-back: …"
 """
 
-import asyncio
+import sys
 
-from edgeagent.compat import (
-    MICROPYTHON,
-    Any,
-    exc_text,
-    exists,
-    make_dirs,
-    read_file,
-    remove_tree,
-    sync_file,
-    write_atomic,
-)
-from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.compat import MICROPYTHON, Any, exists, read_file, remove_tree, sync_file, write_atomic
+from edgeagent.errors import UpdateError
 from edgeagent.jobs.registry import unload
-from edgeagent.ota import kinds, trial
+from edgeagent.ota import kinds
 
 RESUME = True
 # Below the slots while a download is going on, so that a reset does not cost more than a block: the envelope, after the
@@ -40,7 +30,7 @@ RESUME = True
 ENVELOPE = "/envelope"
 HASHES = "/hashes"
 PATCH = "/patch"  # of ota/delta.py; PATCH + ".why" says for which execution there is none, and why
-_PARTS = ("envelope", "blocks", "payload")
+PARTS = ("envelope", "blocks", "payload")
 
 
 async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: "Any" = None) -> "dict[str, Any]":
@@ -71,23 +61,20 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
             client.spare = None
     elif status["state"] == "trial":
         if status["boots"]:
+            from edgeagent.ota.handover import prove
+
             await prove(job, kinds.target(port, kind), status)
         else:
             job.reset("update")
     reason = _why(root, own)
     # Only now, in the next boot: whatever fails after the activation must not end the job.
     _tidy(root)
-    status = trial.status(kinds.folder(port, kind))
-    if status["state"] == "confirmed":
-        if kind == kinds.KINDS[0]:
-            from edgeagent.jobs import trust
+    from edgeagent.ota.handover import outcome
 
-            trust.keep_floor(job.agent.config.trust, status["floor"])
-        done = {"version": status["version"], "previous": status["previous_version"] or "none"}
-        if reason:
-            done["delta"] = reason
-        return done
-    raise UpdateError("rolled-back", status["reason"] or "no restart")
+    done = outcome(job, kind)
+    if reason:
+        done["delta"] = reason
+    return done
 
 
 def _why(root: str, own: str) -> str:
@@ -111,81 +98,15 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
     Does not return if all goes well. Phases follow each other, and what a phase brought into memory is dropped after
     it: a board has no room for all at once.
     """
-    document = job.document
-    stream = document.get("stream", "")
-    web = document.get("urls") or document.get("url")
-    if not web and (
-        type(stream) is not str or not 0 < len(stream) <= 128 or "/" in stream or "+" in stream or "#" in stream
-    ):
-        raise JobRejected("stream: must be the id of a stream")
-    rate = document.get("rate", 0)
-    if type(rate) is not int or rate < 0 or document.get("form", "cbor") not in ("cbor", "json"):
-        raise JobRejected("rate, form: must be bytes a second, cbor or json")
-    sizes: "list[int]" = []
-    for member in _PARTS:
-        try:
-            size = document["artifact"][member]
-            if web and (web if type(web) is str else web[member])[:8] != "https://":
-                size = 0
-        except (LookupError, TypeError):
-            size = 0
-        # The envelope is 4096 bytes at most; the manifest in it says what the others have to be.
-        if type(size) is not int or size < 1 or (size > 4096 and not sizes):
-            raise JobRejected("artifact.%s: must be a number of bytes, and urls https" % member)
-        sizes.append(size)
-    if "deltas" in document:
-        from edgeagent.ota.delta import check
-
-        check(document)
-        del check
-        unload(["edgeagent.ota.delta"])
-
-    agent = job.agent
-    if job.data.get("tries", 0) >= trial.MAX_BOOTS:
-        # An application that deletes the state deletes what is known of its trial.
-        raise UpdateError("rolled-back", "its trials left no trace")
+    stream = job.document.get("stream", "")
+    loaded = list(sys.modules)
     listed: "Any" = None
     try:
-        if "trust" in document:
-            from edgeagent.jobs.trust import rotate
+        from edgeagent.ota import admit
 
-            await rotate(agent, document["trust"])
-            del rotate
-        make_dirs(root)
-        name = own.encode() + b"\n"
-        raw: "Any" = read_file(root + ENVELOPE, 8192) or b""
-        if raw[: len(name)] == name:
-            raw = raw[len(name) :]
-        else:
-            raw = bytearray()
-            await source(job, stream, 0, sizes[0], lambda _, data: raw.extend(data))
-            write_atomic(root + ENVELOPE, name + raw)
-        from edgeagent.ota import verify
-
-        trust = verify.load_trust(agent.config.trust)
-        manifest, artifact = await verify.open_envelope(raw, trust)
-        facts = dict(agent.config.device_configuration)
-        facts.update(agent.facts())
-        kind = manifest.type or "application"
-        target = kinds.target(agent.port, kind)
-        status = trial.status(target.root)
-        # What runs and the least security version, of this kind: the trust file keeps that of the application.
-        running = target.version(agent)
-        verify.check(manifest, facts, running, max(trust.floor * (kind == kinds.KINDS[0]), status["floor"]))
-        busy = kinds.find(agent.port)[1]
-        if busy:
-            raise UpdateError("busy", busy["version"])
-        del trust, verify
-        raw = None
-        unload(["edgeagent.p256", "edgeagent.jobs.trust"])
-        unload(["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest", "transfer")])
-        from edgeagent.ota import gate
-
-        await gate.wait(job, "download", manifest.version)
-        del gate
-        unload(["edgeagent.ota.gate"])
-        if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
-            raise UpdateError("size", "not the artifact's")
+        manifest, artifact, target, running = await admit.admit(job, own, root + ENVELOPE, source)
+        del admit
+        unload((), loaded)
         place = target.prepare(artifact)
         writer: "Any" = None
 
@@ -197,8 +118,9 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             # What is there may be of another artifact, or a part.
             if not tries or not exists(root + HASHES):
                 with open(root + HASHES, "wb") as listed:  # noqa: ASYNC230  no other kind of file on boards
-                    await source(job, stream, 1, sizes[1], keep)
+                    await source(job, stream, 1, 32 * (manifest.blocks + len(manifest.files)), keep)
                     sync_file(listed)
+                unload((), loaded)
             listed = open(root + HASHES, "rb")  # noqa: ASYNC230
             try:
                 writer = target.writer(place, manifest, listed)
@@ -214,23 +136,22 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             return job.progress(percent, **details)
 
         try:
-            unload(["edgeagent.ota.transfer"])
             await writer.resume()
-            unload(["edgeagent.ota.index", "edgeagent.ota.store"])
+            unload((), loaded)
             missing = manifest.size
             for bits in writer.have:
                 missing -= 4096 * bin(bits).count("1")
             if missing > target.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - target.free()))
             reason = _why(root, own)
-            if "deltas" in document and missing and not reason:
+            if "deltas" in job.document and missing and not reason:
                 from edgeagent.ota import delta
 
                 reason = await delta.run(
                     job, root + PATCH, target, artifact, manifest.size, missing, writer, source, tick
                 )
                 del delta
-                unload(["edgeagent.ota.delta", "edgeagent.ota.transfer"])
+                unload((), loaded)
                 if reason:
                     # Before the patch goes: after a reset it must not be fetched again.
                     try:
@@ -240,44 +161,26 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
                     _tidy(root, (PATCH,))
             if reason:
                 details["delta"] = reason
+            kind = manifest.type or kinds.KINDS[0]
+            target = None  # its code: there is none to spare now
+            unload((), loaded)
             await source(job, stream, 2, manifest.size, writer.block, writer.have, tick)
+            unload((), loaded)
             await writer.finish()
             if approve:
                 await approve(writer)
         finally:
             writer.close()
+        target = kinds.target(job.agent.port, kind)
         target.complete(artifact, manifest.version, manifest.security_version)
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
     finally:
         if listed:
             listed.close()
+    from edgeagent.ota.handover import restart
+
     await restart(job, target, own, manifest.version, running)
-
-
-async def restart(job: "Any", target: "Any", own: str, version: str, running: "str | None") -> None:
-    """Restart into the version in the inactive slot, on trial, when the gates are open. Returns never.
-
-    running: the version before. Raises UpdateError, JobFailed.
-    """
-    from edgeagent.ota import gate, safety
-
-    agent = job.agent
-    await gate.wait(job, "restart", version)
-    await job.progress(100, step="restart", version=version)
-    job.checkpoint(tries=job.data.get("tries", 0) + 1)
-    try:
-        if agent.config_path:
-            safety.keep(agent.port.slots_dir, agent.config_path, own)
-        target.activate(version, own, agent.config.confirm_within, running)
-    except OSError as error:
-        raise UpdateError("storage", str(error)) from None
-    try:
-        job.reset("update")
-    except Exception as error:
-        # Still the old version; nobody is to find a trial whose job has failed.
-        trial.failed(target.root, "no restart: " + exc_text(error))
-        raise
 
 
 async def fetch(
@@ -297,9 +200,9 @@ async def fetch(
         if type(file) is str:
             web = file
         elif type(web) is not str:
-            web = web[_PARTS[file]]
+            web = web[PARTS[file]]
         else:
-            for part in _PARTS[:file]:
+            for part in PARTS[:file]:
                 start += document["artifact"][part]
         await get(job.agent, web, start, size, sink, have, tick, rate)
         return
@@ -310,30 +213,3 @@ async def fetch(
         await fetcher.fetch(file, size, sink, have, tick)
     finally:
         await fetcher.close()
-
-
-async def prove(job: "Any", target: "Any", status: "dict[str, Any]") -> None:
-    """In the new version: confirm it once the service took a message from it and the application says it is well.
-
-    Returns when the trial is over; its deadline is guard.py's. Rolls back and resets when the service has ended the
-    job, or when this is not the new version after all.
-    """
-    reason = "the slot could not be booted"
-    runs = target.runs(status)
-    if runs:
-        try:
-            accepted = False
-            while trial.status(target.root)["state"] == "trial":
-                accepted = accepted or await job.progress(None, step="trial", version=status["version"])
-                if accepted and (await job.agent.healthy())[0]:
-                    target.confirm()
-                else:
-                    await asyncio.sleep(2)
-            return
-        except asyncio.CancelledError:
-            if not job.revoked:
-                raise
-            reason = "the service ended the job"
-    trial.failed(target.root, reason)
-    if runs:
-        job.reset("rollback")

@@ -12,6 +12,7 @@ from edgeagent.compat import Any
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.ota import kinds, trial
+from edgeagent.ota.handover import restart
 from edgeagent.ota.verify import load_trust
 
 RESUME = True
@@ -47,4 +48,4 @@ async def _back(job: "Any", root: str, own: str) -> None:
     level = kept.get("security_version", 0)
     if level < status["floor"] or (kind == kinds.KINDS[0] and level < load_trust(agent.config.trust).floor):
         raise UpdateError("security-version", str(level))
-    await ota.restart(job, target, own, version, target.version(agent))
+    await restart(job, target, own, version, target.version(agent))

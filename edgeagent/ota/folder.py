@@ -13,22 +13,22 @@ class Folder(Writer):
     What does not belong to the artifact is deleted: a stale module would shadow a new one. Modes are not set.
     """
 
+    PLAIN = True
+
     def __init__(self, slot: str, manifest: "compat.Any", hashes: "compat.Any") -> None:
         Writer.__init__(self, slot, manifest, hashes)
         self._files = list(manifest.files)
 
     def label(self, number: int) -> str:
-        """As Writer.label."""
+        """Path of the `number`-th file in the manifest."""
         return str(self._files[number][0])
 
     def path(self, number: int) -> str:
         """As Writer.path."""
-        return self._slot + "/" + self.label(number)
+        return self.slot + "/" + self.label(number)
 
-    def _begin(self) -> None:
-        self._tidy(self._slot + "/")
-
-    def _tidy(self, folder: str) -> None:
+    def tidy(self, folder: str) -> None:
+        """Delete what does not belong from `folder`, which ends with "/". Raises OSError."""
         for name in os.listdir(folder):
             path = folder + name
             keep = False
@@ -37,4 +37,4 @@ class Folder(Writer):
             if not keep:
                 compat.remove_tree(path)
             elif compat.is_dir(path):
-                self._tidy(path + "/")
+                self.tidy(path + "/")

@@ -13,16 +13,15 @@ from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
 
 
-def running(root: str) -> "str | None":
-    """Slot of the generation that runs now; None if it is the factory's."""
-    path = str(sys.modules["edgeagent"].__path__)
-    return path[len(root) + 1] if path.startswith(root + "/") else None
-
-
 class Generations(Slots):
     """Slots below `root`, of the agent."""
 
     PLAIN = True
+
+    def running(self) -> str:
+        """As Slots.running; "" for the factory's."""
+        path = str(sys.modules["edgeagent"].__path__)
+        return path[len(self.root) + 1] if path.startswith(self.root + "/") else ""
 
     def prepare(self, artifact: str) -> str:
         """As Slots.prepare. The generation that runs is the active one afterwards, and the only one besides the
@@ -30,7 +29,7 @@ class Generations(Slots):
         """
         root = self.root
         document = self._idle()
-        slot = running(root)
+        slot = self.running() or None
         active = document["active"]
         if slot != active:
             # Stage 0 could not start the active one, and none at all if the factory's runs.
@@ -48,7 +47,3 @@ class Generations(Slots):
     def version(self, agent: "Any") -> str:
         """The version of the agent that runs."""
         return str(agent.facts()["agent"])
-
-    def runs(self, status: "dict[str, Any]") -> bool:
-        """True if what runs now is what `status` has put on trial."""
-        return bool(running(self.root) == status["active"])

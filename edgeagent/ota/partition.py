@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Firmware of an ESP32: fill the app partition that does not run, boot it on trial, keep it or go back.
 
-The state is trial.py's; its "active" is the label of the partition on trial. What the bootloader will do is in otadata:
+The state is trial.py's; its "active" is the label of the partition on trial, its "artifacts" are the ids, by label, of
+what that holds and of what ran when it was activated, or None. What the bootloader will do is in otadata:
 two records (seq, label, state, CRC of seq), one a sector, of which the highest good seq names the partition. Facts of
 ESP-IDF (esp_ota_ops.c, bootloader_utility.c) that this is built around:
     a new image gets one boot: any reset before it is marked valid makes its record ABORTED, and the older one counts
@@ -74,20 +75,25 @@ class Firmware:
     def prepare(self, artifact: str) -> str:
         """The label of the partition to fill.
 
-        Raises UpdateError "busy" while what runs is not confirmed: the other partition is the way back then.
+        Raises UpdateError "busy" while what runs is not confirmed and there is a way back from it, which is that one.
         """
         now = self.selected()[1:]
-        if now == (self.own, _PENDING) or trial.status(self.root)["state"] == "trial":
+        pending = now == (self.own, _PENDING)
+        back = self.esp.find(0, 0) or len([1 for record in self.records() if record[0]]) > 1
+        if (pending and back) or trial.status(self.root)["state"] == "trial":
             raise UpdateError("busy", self.own)
         if now[0] != self.own:
             # What is to be filled must not be booted before it is activated: it would run without a trial.
             self.running.set_boot()
+            pending = True
+        if pending:
             self.mark()
         make_dirs(self.root)
         return str(self.next)
 
     def complete(self, artifact: str, version: str, security_version: int) -> None:
         """Every byte was read back. Nothing is stored: after a cut it is found out again."""
+        self.new = artifact
         self.floor = security_version
 
     def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
@@ -98,6 +104,7 @@ class Firmware:
         """
         document = trial.status(self.root)
         document.update(
+            artifacts={self.own: document.get("artifacts", {}).get(self.own), self.next: self.new},
             active=self.next,
             state="trial",
             version=version,
@@ -188,8 +195,18 @@ class Firmware:
         """Bytes of the partition to fill."""
         return int(self.other.info()[3])
 
-    def old(self) -> None:
-        """No deltas."""
+    def old(self) -> "Any":
+        """What runs, as a payload.Payload with the `size` of its partition; None if no update brought it.
+
+        By its partition, so it is right after a confirmation, a rollback, and a trial that was lost.
+        """
+        self.artifact = trial.status(self.root).get("artifacts", {}).get(self.own)
+        self.size = self.running.info()[3]
+        return self if self.artifact else None
+
+    def readinto(self, at: int, view: "Any") -> None:
+        """Raises OSError beyond the end."""
+        self.running.readblocks(0, view, at)
 
     # --- as writer.Writer, of the other partition
 
@@ -231,7 +248,7 @@ class Firmware:
         if self.have[0] & 1:
             self.check(self.head(self.other))
 
-    async def scan(self, strict: bool) -> None:
+    async def scan(self, strict: bool, also: "Any" = None) -> None:
         view = memoryview(bytearray(512))
         whole = hashlib.sha256()
         rest = self.manifest.size
@@ -242,6 +259,8 @@ class Firmware:
                 self.other.readblocks(number, part, at)
                 block.update(part)
                 whole.update(part)
+                if also:
+                    also.update(part)
                 rest -= len(part)
             if self.matches(block, number):
                 self.have[number >> 3] |= 1 << (number & 7)
@@ -266,6 +285,6 @@ class Firmware:
     def close(self) -> None:
         """There is no file."""
 
-    async def finish(self) -> None:
-        """Read back the whole image. Raises UpdateError "file-hash"."""
-        await self.scan(True)
+    async def finish(self, whole: "Any" = None) -> None:
+        """Read back the whole image. whole: hash object that takes it in, too. Raises UpdateError "file-hash"."""
+        await self.scan(True, whole)

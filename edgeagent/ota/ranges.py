@@ -8,7 +8,7 @@ between to report and to hear of a cancelled job.
 import asyncio
 
 from edgeagent import clock, https
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any, const, wait_for
 from edgeagent.errors import ProtocolError, TransportError, UpdateError
 
 PART = 256  # blocks of one request, 1 MiB
@@ -93,7 +93,7 @@ async def fetch(
         if etag[:1] == b'"':  # a weak one says nothing about bytes
             headers += "If-Range: %s\r\n" % etag.decode()
         try:
-            await asyncio.wait_for(agent.connected.wait(), _OUTAGE_S)
+            await wait_for(agent.connected.wait(), _OUTAGE_S)
             status, head, text = await https.ask(agent, "GET", url, headers, None, 0, take, begin)
             why = "HTTP %d" % status
             if status // 100 == 3:

@@ -20,6 +20,16 @@ def choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
 
     After so many seconds a trial is over in any case, and the bare agent makes room for the application again.
     """
+    for _ in (0, 1):  # a read may go wrong once
+        try:
+            return _choose(root, application, cause)
+        except OSError as error:
+            log.error("launch", "%s", exc_text(error))
+    trial.Running.slot = ""
+    return None, BARE_S
+
+
+def _choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
     slot = trial.boot(root, cause)
     status = trial.status(root)
     if status["state"] == "rolled_back":

@@ -27,15 +27,21 @@ class Slots:
         """The inactive slot's path, empty, or as an earlier download of the same artifact left it.
 
         artifact: hex SHA-256 of the manifest; `complete` must follow.
-        Raises UpdateError "busy" during a trial (the other slot is the only way back then), OSError.
+        What runs is kept, even if it is not what should run. Raises UpdateError "busy" during a trial (the other slot
+        is the only way back then), "slot" if what should run is whole, but something else runs; OSError.
         """
         root = self.root
         document = self._idle()
-        slot = trial.other(document["active"])
+        active = self.running() or document["active"]
+        lost = active != document["active"]
+        if lost and trial.filled(root, document["active"]):
+            raise UpdateError("slot", "a restart is needed")  # its index was misread, or nobody restarted after a trial
+        slot = trial.other(active)
         path = root + "/" + slot
         make_dirs(root)
-        if not document["n"]:
+        if lost or not document["n"]:
             # From now on it is written down what runs: a slot that is filled must not run before its activation.
+            document["active"] = active
             trial.save(root, document)
         if trial.info(root, slot).get("artifact") != artifact:
             # Unusable before the first file goes; wiped before it belongs to the artifact: no stale file can shadow.
@@ -113,13 +119,17 @@ class Slots:
 
         return Payload(path, artifact)
 
+    def running(self) -> "str | None":
+        """The slot of what runs; "" if it is in none, None if that is not known."""
+        return trial.Running.slot
+
     def version(self, agent: "Any") -> "str | None":
         """The version that runs."""
         return str(agent.version)
 
     def runs(self, status: "dict[str, Any]") -> bool:
         """True if what runs now is what `status` has put on trial."""
-        return trial.Running.slot in (None, status["active"])
+        return self.running() in (None, status["active"])
 
     def confirm(self) -> None:
         """As trial.confirm."""

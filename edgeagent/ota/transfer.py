@@ -17,7 +17,7 @@ import json
 import os
 
 from edgeagent import clock, topics
-from edgeagent.compat import Any, const
+from edgeagent.compat import Any, const, wait_for
 from edgeagent.errors import AgentError, Refused, TransportError, UpdateError
 from edgeagent.limits import LIMITS
 
@@ -89,7 +89,7 @@ class Fetcher:
                     limit = LIMITS.REQUEST_S
                     if self._best and not failures:
                         limit = min(limit, 2 + self._trip * 4 // 1000)
-                    await asyncio.wait_for(self._event.wait(), limit)
+                    await wait_for(self._event.wait(), limit)
                 except asyncio.TimeoutError:
                     if self._left == before:
                         if failures:

@@ -22,6 +22,7 @@ from edgeagent.compat import Any, const, exc_text, exists, is_dir, read_file, re
 from edgeagent.ota import Running as Running
 
 MAX_BOOTS = 3
+_ENOENT = const(2)
 _ENOSPC = const(28)
 
 
@@ -78,19 +79,27 @@ def other(slot: "str | None") -> str:
 
 
 def filled(root: str, slot: "str | None") -> bool:
-    """True if a slot has an index that is whole, or else a folder that holds anything."""
+    """True if a slot has an index that is whole, or else a folder that holds anything. Raises OSError, which says
+    neither.
+    """
     path = "%s/%s" % (root, slot)
-    try:
-        with open(path + ".idx", "rb") as f:
-            seal = f.read(8)
-            found = hashlib.sha256()
-            data = seal
-            while data:
-                data = f.read(512)
-                found.update(data)
-            return found.digest()[:8] == seal
-    except OSError:
-        return not exists(path + ".idx") and is_dir(path) and bool(os.listdir(path))
+    for last in (0, 1):  # a read may go wrong once
+        try:
+            with open(path + ".idx", "rb") as f:
+                seal = f.read(8)
+                found = hashlib.sha256()
+                data = seal
+                while data:
+                    data = f.read(512)
+                    found.update(data)
+                if found.digest()[:8] == seal:
+                    return True
+        except OSError as error:
+            if error.errno == _ENOENT:
+                return is_dir(path) and bool(os.listdir(path))
+            if last:
+                raise
+    return False
 
 
 def info(root: str, slot: "str | None") -> "dict[str, Any]":
@@ -118,7 +127,7 @@ def boot(root: str, cause: str = "") -> "str | None":
     """Choose the slot to run and count the boot if it is on trial; roll back by itself after MAX_BOOTS.
 
     cause: why the device restarted (the port's reset cause), kept to explain a rollback.
-    Returns the slot's folder, or None if no slot holds an application.
+    Returns the slot's folder, or None if no slot holds an application. Raises OSError if that cannot be found out.
     """
     document = status(root)
     slot = document["active"]
@@ -156,9 +165,9 @@ def failed(root: str, reason: str) -> bool:
         from edgeagent.ota.partition import Firmware
 
         Firmware(root).drop(document["active"])  # first: else what goes on running would be called rolled back
-    slot = document["active"]
-    before = other(slot)
-    document["active"] = before if filled(root, before) else None
+    slot = str(document["active"])
+    # Whether it is whole is for `boot` to find out: what is stored outlives a read that has failed.
+    document["active"] = document.get("before", other(slot))
     document["state"] = "rolled_back"
     document["reason"] = reason[:240]
     for full in (0, 1):

@@ -182,6 +182,8 @@ def _deltas(args: argparse.Namespace, new: Artifact, iot: Any) -> list[delta.Del
         query = f"({query}) OR thingGroupNames:{name}" if query else f"thingGroupNames:{name}"
     unknown = {}
     if query:
+        if new.info.type not in (None, "application"):
+            raise InputError("--delta-for, --target: devices only report their application; take --delta-from")
         if not args.library:
             raise InputError("--library: needed, the folder of artifacts that devices may run")
         built = delta.library(args.library)

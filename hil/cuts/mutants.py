@@ -41,7 +41,7 @@ def _m(name: str, file: str, *rest: str) -> Mutant:
 _WRITE = '    with open(temporary, "wb") as f:\n        f.write(data)\n        sync_file(f)\n'
 _RENAME = "        os.rename(temporary, path)\n"
 _COUNT = '            document["boots"] += 1\n'
-_MAIN = "boards/common/main.py"
+_STAGE_0 = "boards/common/stage0.py"
 _TWO = '    for name in ("/state.json", "/state.bak"):'
 
 MUTANTS = (
@@ -75,45 +75,48 @@ MUTANTS = (
     _m("trial-without-end", "ota/trial.py", 'document["boots"] < MAX_BOOTS', 'document["boots"] < 100', "hang cut 40"),
     _m("end-of-trial-not-stored", "ota/trial.py", '            failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))\n', "            pass\n", "hang cut 40"),
     _m("rollback-not-stored", "ota/trial.py", "            save(root, document)\n            break", "            break", "rollback cut 9"),
-    _m("rollback-keeps-the-pointer", "ota/trial.py", '    document["active"] = before if filled(root, before) else None\n', "", "rollback cut 9"),
+    _m("rollback-keeps-the-pointer", "ota/trial.py", '    document["active"] = document.get("before", other(slot))\n', "", "rollback cut 9"),
     _m("rollback-without-reason", "ota/trial.py", '    document["reason"] = reason[:240]\n', "", "rollback cut 9"),
     _m("valid-when-started", "ota/trial.py", _COUNT, _COUNT + '            document["state"] = "confirmed"\n', "rollback cut 9"),
     _m("confirmed-in-memory", "ota/trial.py", '        document["floor"] = max(document["floor"], document["security_version"])\n        save(root, document)\n', '        document["floor"] = max(document["floor"], document["security_version"])\n', "update cut 9"),
     _m("floor-after-the-save", "ota/trial.py", '        document["floor"] = max(document["floor"], document["security_version"])\n        save(root, document)\n', '        save(root, document)\n        document["floor"] = max(document["floor"], document["security_version"])\n', "update cut 9"),
     _m("unproven-slot-runs", "ota/trial.py", '    elif slot and document["state"]', '    elif document["state"]', "first cut"),
     # slots
-    _m("fills-the-running-slot", "ota/slots.py", '        slot = trial.other(document["active"])\n        path = ', '        slot = document["active"] or "a"\n        path = ', "update cut, update linux"),
+    _m("fills-the-running-slot", "ota/slots.py", "        slot = trial.other(active)\n        path = ", '        slot = active or "a"\n        path = ', "update cut, update linux"),
     _m("valid-when-activated", "ota/slots.py", '"state": "trial",', '"state": "confirmed",', "rollback cut 9"),
     _m("old-boot-count", "ota/slots.py", '                "boots": 0,\n', "", "again cut"),
     _m("floor-forgotten", "ota/slots.py", 'known.get("security_version", 0)', "0", "update cut 9"),
     _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def writer", "        return\n\n    def writer", "update cut 9"),
-    _m("state-not-begun", "ota/slots.py", '        if not document["n"]:\n', '        if document["n"] < 0:\n', "first cut, first linux"),
+    _m("state-not-begun", "ota/slots.py", '        if lost or not document["n"]:\n', "        if lost:\n", "first cut, first linux"),
     _m("slot-made-without-a-sync", "ota/slots.py", '            make_dirs(path if self.PLAIN else root + "/store")\n', '            exists(root + "/store") or __import__("os").mkdir(root + "/store")\n', "first linux, upgrade linux"),
     # the store
     _m("store-loses-what-runs", "ota/index.py", " and not used(slot, name)", "", "shared cut 9"),
-    _m("store-is-never-cleaned", "ota/writer.py", "        index.clean(self._slot)\n", "", "again cut 9"),
-    _m("name-taken-for-complete", "ota/writer.py", "if there and self._matches(one, manifest.blocks + index):", "if there:", "many cut 9"),
+    _m("store-is-never-cleaned", "ota/index.py", "        clean(writer.slot)\n", "", "again cut 9"),
+    _m("name-taken-for-complete", "ota/index.py", "if not bad and writer.matches(one, manifest.blocks + index):", "if not bad:", "many cut 9"),
     _m("shared-file-written", "ota/writer.py", "                    if not flags & _COMPLETE:\n", "                    if True:\n", "shared cut 9"),
-    _m("decayed-file-written-in-place", "ota/writer.py", "                self._flag(number, _SECOND)\n", "                pass\n", "decayed cut 9"),
-    _m("index-not-checked", "ota/trial.py", "return found.digest()[:8] == seal", "return True", "shared flip 3"),
+    _m("decayed-file-written-in-place", "ota/index.py", "            _flag(writer, number, _SECOND)\n", "            pass\n", "decayed cut 9"),
+    _m("index-not-checked", "ota/trial.py", "if found.digest()[:8] == seal:", "if True:", "shared flip 3"),
     _m("index-not-synced", "ota/index.py", "        compat.sync_file(f)\n", "", "update linux, many linux"),
     _m("links-not-synced", "posix.py", "    for one in sorted(made):\n        sync_dir(one)\n", "", "update linux, many linux"),
+    # reads that go wrong
+    _m("misread-index-believed", "ota/index.py", " or seal.digest()[:8] != first", "", "rollback misread"),
+    _m("unread-index-taken-for-none", "ota/index.py", "        return error.errno != _ENOENT\n", "        return False\n", "rollback misread"),
     # safety
     _m("escape-does-not-roll-back", "ota/safety.py", "    ended = trial.failed(root, reason) or ", "    ended = ", "rollback cut 9"),
     # stage 0, and updates of the agent
-    _m("agent-boot-not-counted", _MAIN, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "agent-hangs cut 40"),
-    _m("agent-counted-after-the-import", _MAIN, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "        run = load(slot)\n", "        run = load(slot)\n        save(state)\n", "agent-hangs cut 40"),
-    _m("uncounted-boot-runs-the-new-agent", _MAIN, "if save(state) else rest", "if save(state) or True else rest", "agent-hangs fault"),
-    _m("agent-trial-without-end", _MAIN, 'state["boots"] < MAX_TRIES', 'state["boots"] < 100', "agent-hangs cut 40"),
-    _m("no-factory-agent", _MAIN, 'if state.get("before") else [None]', 'if state.get("before") else []', "agent cut 40"),
-    _m("agent-state-not-sealed", _MAIN, "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if raw:", "agent-again flip 3"),
-    _m("agent-state-of-one-copy", _MAIN, 'max(read("state.json"), read("state.bak"), key=lambda copy: copy.get("n", 0))', 'read("state.json")', "agent-again flip 9"),
-    _m("agent-given-up-in-memory", _MAIN, '    save(state)\n\n\ndef count', "\n\n\ndef count", "agent-raises cut 40"),
-    _m("given-up-agent-stays-active", _MAIN, '{"active": state["before"], "state"', '{"state"', "agent-hangs cut 40"),
-    _m("agent-given-up-without-a-reason", _MAIN, ', "reason": reason[:240]}', "}", "agent-raises cut 40"),
-    _m("half-an-agent-stays-loaded", _MAIN, "                del sys.modules[name]\n", "                pass\n", "agent-decayed cut 40"),
+    _m("agent-boot-not-counted", _STAGE_0, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "agent-hangs cut 40"),
+    _m("agent-counted-after-the-import", _STAGE_0, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "            run = load(slot)\n", "            run = load(slot)\n            save(state)\n", "agent-hangs cut 40"),
+    _m("uncounted-boot-runs-the-new-agent", _STAGE_0, "if save(state) else rest", "if save(state) or True else rest", "agent-hangs fault"),
+    _m("agent-trial-without-end", _STAGE_0, 'state["boots"] < MAX_TRIES', 'state["boots"] < 100', "agent-hangs cut 40"),
+    _m("no-factory-agent", _STAGE_0, 'if state.get("before") else [None]', 'if state.get("before") else []', "agent cut 40"),
+    _m("agent-state-not-sealed", _STAGE_0, "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if raw:", "agent-again flip 3"),
+    _m("agent-state-of-one-copy", _STAGE_0, 'max(read("state.json"), read("state.bak"), key=lambda copy: copy.get("n", 0))', 'read("state.json")', "agent-again flip 9"),
+    _m("agent-given-up-in-memory", _STAGE_0, '    save(state)\n\n\ndef count', "\n\n\ndef count", "agent-raises cut 40"),
+    _m("given-up-agent-stays-active", _STAGE_0, '{"active": state["before"], "state"', '{"state"', "agent-hangs cut 40"),
+    _m("agent-given-up-without-a-reason", _STAGE_0, ', "reason": reason[:240]}', "}", "agent-raises cut 40"),
+    _m("half-an-agent-stays-loaded", _STAGE_0, "                del sys.modules[name]\n", "                pass\n", "agent-decayed cut 40"),
     _m("overwrites-the-agent-that-runs", "ota/generations.py", "        if slot != active:\n", "        if False:\n", "agent-decayed cut 9"),
-    _m("confirms-another-agent", "ota/generations.py", 'return bool(running(self.root) == status["active"])', "return True", "agent fault"),
+    _m("confirms-another-agent", "ota/slots.py", 'return self.running() in (None, status["active"])', "return True", "agent fault"),
     # firmware
     _m("firmware-boots-before-its-record", "ota/partition.py", "        trial.save(self.root, document)\n        if not self.select():", "        done = self.select()\n        trial.save(self.root, document)\n        if not done:", "firmware cut"),
     _m("firmware-valid-when-started", "ota/partition.py", "                if runs and record[4] == _PENDING:\n", "                if runs and record[4] == _PENDING:\n                    self.mark()\n", "firmware-brief cut"),
@@ -127,6 +130,8 @@ MUTANTS = (
     _m("firmware-tries-in-memory", "ota/partition.py", "            trial.save(self.root, status)\n", "", "firmware-dead cut 9"),
     _m("firmware-taken-for-the-new-one", "ota/partition.py", 'runs = bool(self.own == status["active"])', "runs = True", "firmware-dead cut 9"),
     _m("firmware-floor-forgotten", "ota/partition.py", "security_version=self.floor", "security_version=0", "firmware cut 9"),
+    _m("firmware-taken-for-another", "ota/partition.py", "get(self.own), self.next: self.new}", "get(self.own)}", "firmware-delta cut 9"),
+    _m("firmware-patched-by-what-it-fills", "ota/partition.py", "self.running.readblocks(0, view, at)", "self.other.readblocks(0, view, at)", "firmware-delta cut 9"),
     # delta
     _m("patch-of-something-else", "ota/delta.py", "if patch.read(_HEADER)[5:] != ids or patch.seek(0, 2) > total:", "if patch.seek(0, 2) > total:", "delta cut 9"),
     _m("patch-not-synced", "ota/delta.py", "            compat.sync_file(patch)\n", "", "delta cut"),
@@ -146,8 +151,8 @@ MUTANTS = (
     _m("checkpoint-in-memory", "jobs/runner.py", '        self.runner.keep(self, "IN_PROGRESS", merged)\n', "", "steps cut 9"),
     _m("failed-journal-ignored", "jobs/journal.py", '            raise JobFailed("journal: " + exc_text(error)) from None', "            pass", "steps fault"),
     # going back by a job
-    _m("gate-not-asked", "jobs/ota.py", '    await gate.wait(job, "restart", version)\n', "", "rollback-job cut 9"),
-    _m("configuration-not-kept", "jobs/ota.py", "            safety.keep(agent.port.slots_dir, agent.config_path, own)\n", "            pass\n", "rollback-job-bad cut 9"),
+    _m("gate-not-asked", "ota/handover.py", '    await gate.wait(job, "restart", version)\n', "", "rollback-job cut 9"),
+    _m("configuration-not-kept", "ota/handover.py", "            safety.keep(agent.port.slots_dir, agent.config_path, own)\n", "            pass\n", "rollback-job-bad cut 9"),
     _m("configuration-not-put-back", "ota/safety.py", '        put_back(root, status["job"])\n', "        pass\n", "rollback-job-bad cut 9"),
     _m("copy-of-the-configuration-gone-first", "ota/safety.py", "            if read_file(words[1].decode(), 8192) != words[2]:", "            remove_tree(root + KEPT)\n            if read_file(words[1].decode(), 8192) != words[2]:", "rollback-job-bad cut"),
     # identity

@@ -41,7 +41,7 @@ JOBS = (
     "identity",
 )
 AGENTS = ("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes")
-FIRMWARE = ("firmware", "firmware-dead", "firmware-brief", "firmware-sick")
+FIRMWARE = ("firmware", "firmware-dead", "firmware-brief", "firmware-sick", "firmware-delta")
 QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
 LINUX = (
     "update",
@@ -92,6 +92,7 @@ def full() -> list[Task]:
         ("firmware", 6, 1, False),
         ("firmware-sick", 6, 2, False),
         ("firmware-dead", 9, 4, False),
+        ("firmware-delta", 6, 4, False),
         ("identity", 6, 2, False),
         ("config", 2, 1, True),
         ("steps", 8, 1, True),

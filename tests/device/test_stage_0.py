@@ -45,7 +45,7 @@ class Agents(Bench):
     def update(self, files: Mapping[str, str | bytes], version: str, running: str | None = None) -> None:
         """Put an agent on trial, as the one in slot `running` does."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgeagent.ota.generations.running", lambda root: running)
+            patch.setattr(self.slots, "running", lambda: running or "")
             path = self.slots.prepare(version.encode().hex().ljust(64, "0"))
         self.install(os.path.basename(path), files)
         self.slots.complete("11" * 32, version, 0)

@@ -48,7 +48,7 @@ class Bench:
         self.root = self.files / "slots"
         self.root.mkdir(parents=True)
         self.configure()
-        for script in ("boot.py", "main.py"):
+        for script in devices.BOARD_SCRIPTS:
             text = (ROOT / "boards" / "common" / script).read_text()
             # Time is not the subject: restarts follow at once, and a hang is noticed within a second.
             text = text.replace("WATCHDOG_MS = 120000", "WATCHDOG_MS = 1000").replace("DAMAGED_S = 30", "DAMAGED_S = 0")

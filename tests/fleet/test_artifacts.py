@@ -98,8 +98,8 @@ def test_executable_files_keep_their_mode(source: Path) -> None:
 def test_device_writes_exactly_the_files_that_were_built(source: Path, key: Path, tmp_path: Path) -> None:
     artifact = sign.sign(made(source), key)
     manifest = opened(artifact, sign.trust_document([key]))
-    slot = tmp_path / "slot"
-    slot.mkdir()
+    slot = tmp_path / "slots" / "a"
+    (tmp_path / "slots" / "store").mkdir(parents=True)
     writer = Writer(str(slot), manifest, artifact.blocks)
     assert asyncio.run(writer.resume()) == 0
     for number in range(manifest.blocks):

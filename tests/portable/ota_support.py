@@ -7,6 +7,7 @@ import json
 import os
 
 from edgeagent import compat, p256
+from edgeagent.ota import trial
 from edgeagent.ota.manifest import MAGIC
 
 BLOCK = 4096
@@ -136,7 +137,8 @@ _MINE = os.urandom(6).hex()  # test processes share a working folder
 
 
 def fresh(name):
-    """An empty folder below the current one."""
+    """An empty folder below the current one, on a device that has not booted."""
+    trial.Running.slot = None
     path = "ota-test-%s-%s" % (_MINE, name)
     compat.remove_tree(path)
     os.mkdir(path)

@@ -207,7 +207,7 @@ class Job(Case):
 
     def setUp(self):
         Case.setUp(self)
-        ota.unload = lambda names: None
+        ota.unload = lambda *_: None
         self.first = self.artifact
         self.reset()
         self.boot("2.0.0")
@@ -325,7 +325,7 @@ class Job(Case):
         self.artifact, self.first = self.first, self.artifact
         Case.tearDown(self)
         Case.setUp(self)
-        ota.unload = lambda names: None
+        ota.unload = lambda *_: None
         self.patch = b"x" * 100
         self.boot("1.0.0")
         self.reset(document=self.document(), data={})

@@ -14,12 +14,10 @@ class Case(unittest.TestCase):
     def setUp(self):
         self.root = fresh("generations")
         self.slots = generations.Generations(self.root)
-        self.saved = generations.running
-        generations.running = lambda root: self.slot
+        self.slots.running = lambda: self.slot or ""
         self.slot = None  # that of the agent that runs; None: the factory's
 
     def tearDown(self):
-        generations.running = self.saved
         compat.remove_tree(self.root)
 
     def fill(self, version):

@@ -12,12 +12,15 @@ import unittest
 
 from edgeagent import compat
 from edgeagent.errors import UpdateError
-from edgeagent.ota import trial
-from hil import esp32_flash as esp
+from edgeagent.ota import delta, trial
+from hil import esp32_tables as esp
+from hil.cuts.board.patch import patch
+from hil.esp32_flash import Chip, Memory
+from hil.esp32_image import app_image
 
 ROOT = "test_partition"
-OLD = esp.app_image("v1", "well", 5000)
-NEW = esp.app_image("v2", "well", 9000)
+OLD = app_image("v1", "well", 5000)
+NEW = app_image("v2", "well", 9000)
 TABLE = (
     ("otadata", esp.DATA, esp.OTADATA, 0xD000, 0x2000),
     ("ota_0", esp.APP, esp.OTA_0, 0x10000, 0x10000),
@@ -69,11 +72,11 @@ class Case(unittest.TestCase):
         images = images or {"ota_0": OLD}
         for label in images:
             data[PLACES[label] : PLACES[label] + len(images[label])] = images[label]
-        self.flash = esp.Memory(data)
+        self.flash = Memory(data)
         return self.restart()
 
     def restart(self):
-        self.one = sys.modules["esp32"] = esp.Chip(self.flash)
+        self.one = sys.modules["esp32"] = Chip(self.flash)
         self.one.power_on()
         return self.one
 
@@ -89,17 +92,23 @@ class Case(unittest.TestCase):
             return error.code
         return None
 
-    def filled(self, image=NEW):
+    def filled(self, image=NEW, artifact="aa"):
         """A target whose other partition holds `image`, read back."""
         target = self.target()
-        target.prepare("aa")
+        place = target.prepare(artifact)
         manifest = Manifest(image)
-        writer = target.writer("ota_1", manifest, Hashes(manifest.hashes))
+        writer = target.writer(place, manifest, Hashes(manifest.hashes))
         for number in range(manifest.blocks):
             writer.block(number, image[number * 4096 : number * 4096 + 4096])
         asyncio.run(writer.finish())
-        target.complete("aa", "v2", 3)
+        target.complete(artifact, "v2", 3)
         return target
+
+    def update(self, image, artifact):
+        """As a job does it, to the confirmation."""
+        self.filled(image, artifact).activate("v2", "job/1", 60)
+        self.restart()
+        self.target().confirm()
 
 
 class Hashes:
@@ -217,7 +226,7 @@ class TestOtadata(Case):
         self.assertTrue(target.selected()[1:] != (now, esp.PENDING), case)
         # However far the download gets, what runs now runs again, and the rest as well while it is not whole.
         at = PLACES[target.next]
-        for content in (b"\xff" * 0x10000, esp.app_image("v3", "well", 3000)):
+        for content in (b"\xff" * 0x10000, app_image("v3", "well", 3000)):
             self.flash.data[at : at + len(content)] = content
             self.assertEqual(self.restart().running[0], now, case)
 
@@ -238,6 +247,13 @@ class TestFirmware(Case):
     def test_an_unconfirmed_image_that_runs_keeps_its_way_back(self):
         self.chip([esp.record(1, esp.VALID), esp.record(2, esp.NEW)], ota_0=OLD, ota_1=NEW)
         self.assertEqual(self.code(self.target().prepare, "aa"), "busy")
+
+    def test_an_unconfirmed_image_without_a_way_back_is_confirmed(self):
+        self.chip([esp.record(1, esp.NEW)])
+        target = self.target()
+        self.assertEqual(target.selected()[1:], ("ota_0", esp.PENDING))
+        self.assertEqual(target.prepare("aa"), "ota_1")
+        self.assertEqual(target.selected()[1:], ("ota_0", esp.VALID))
 
     def test_the_version_is_that_of_the_app_descriptor(self):
         self.chip()
@@ -260,7 +276,7 @@ class TestFirmware(Case):
 
     def test_images_that_this_chip_cannot_start_are_refused_untouched(self):
         bootloader = NEW[:32] + b"\x50\0\0\0" + NEW[36:]
-        for image in (esp.app_image("v2", "well", 9000, "esp32s3"), bootloader, b"\0" + NEW[1:], b"\xff" * 9000):
+        for image in (app_image("v2", "well", 9000, "esp32s3"), bootloader, b"\0" + NEW[1:], b"\xff" * 9000):
             self.chip()
             target = self.target()
             target.prepare("aa")
@@ -391,3 +407,113 @@ class TestFirmware(Case):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class TestDelta(Case):
+    def runs(self):
+        """The id of what runs, and whether its bytes are read from where it is."""
+        old = self.target().old()
+        image = OLD if self.one.running[0] == "ota_0" else NEW
+        if not old:
+            return None
+        part = bytearray(1000)
+        old.readinto(3900, memoryview(part))  # over the end of a block
+        self.assertEqual(bytes(part), image[3900:4900])
+        old.close()
+        return old.artifact
+
+    def test_it_is_known_what_runs_once_an_update_has_brought_it(self):
+        self.chip()
+        self.assertEqual(self.runs(), None)
+        self.update(NEW, "a1")
+        self.assertEqual(self.runs(), "a1")
+        self.update(OLD, "a2")
+        self.assertEqual(self.runs(), "a2")
+
+    def test_while_another_is_on_trial_and_after_it_failed_it_is_the_one_that_runs(self):
+        self.chip()
+        self.update(NEW, "a1")
+        self.filled(OLD, "a2").activate("v2", "job/2", 60)
+        self.assertEqual(self.runs(), "a1")
+        self.assertEqual(self.restart().running[0], "ota_0")
+        self.assertEqual(self.runs(), "a2")
+        self.restart()  # the bootloader goes back
+        self.assertEqual(self.runs(), "a1")
+        trial.failed(ROOT + "/firmware", "enough")
+        self.assertEqual(self.runs(), "a1")
+
+    def test_after_a_rollback_to_the_image_of_the_factory_nothing_is_known(self):
+        self.chip()
+        self.filled(NEW, "a1").activate("v2", "job/1", 60)
+        self.restart()
+        trial.failed(ROOT + "/firmware", "enough")
+        self.restart()
+        self.assertEqual(self.runs(), None)
+
+    def test_of_many_partitions_two_are_remembered(self):
+        """The record has 2048 bytes, the chip up to 16 such partitions."""
+        self.chip((), TABLE + (("ota_2", esp.APP, esp.OTA_0 + 2, 0x30000, 0x10000),))
+        for number in (1, 2, 3):
+            self.update(app_image("v%d" % number, "well", 3000), "a%d" % number)
+        found = trial.status(ROOT + "/firmware")["artifacts"]
+        self.assertEqual(sorted(found.items()), [("ota_0", "a3"), ("ota_2", "a2")])
+
+    def test_a_read_beyond_the_end_is_an_error(self):
+        self.chip()
+        self.update(NEW, "a1")
+        old = self.target().old()
+        self.assertEqual(old.size, 0x10000)
+        self.assertRaises(OSError, lambda: old.readinto(0xFFFF, memoryview(bytearray(2))))
+
+    def by_patch(self, room, damage=0):
+        """(why there was none, what the other partition holds then): from NEW to `third`, with `room` bytes of files.
+
+        damage: flips a bit of what runs.
+        """
+        third = app_image("v3", "well", 9000)
+        compat.remove_tree(ROOT)
+        self.chip()
+        self.update(NEW, "a1" * 32)
+        self.flash.data[0x20000 + 5000] ^= damage
+        raw = patch(NEW, third, [(0, len(third), 0)], b"\xa1" * 16 + b"\xa3" * 16)
+        target = self.target()
+        manifest = Manifest(third)
+        writer = target.writer(target.prepare("a3" * 32), manifest, Hashes(manifest.hashes))
+
+        class Job:
+            document = {"deltas": [{"from": "a1" * 32, "bytes": len(raw), "file": 3}]}
+            data: "dict[str, int]" = {}
+
+            class agent:
+                client = None
+
+        async def fetch(job, stream, file, size, sink, have, tick):
+            for number in range((size + 4095) // 4096):
+                sink(number, raw[number * 4096 : number * 4096 + 4096])
+
+        class Small:
+            @staticmethod
+            def statvfs(path):
+                return 1, 1, room, room
+
+        async def run():
+            await writer.resume()
+            # A patch that is a little larger than the payload, since its bytes are not packed.
+            return await delta.run(
+                Job(), ROOT + "/patch", target, "a3" * 32, len(third), len(raw) + 1, writer, fetch, None
+            )
+
+        real, delta.os = delta.os, Small
+        try:
+            why = asyncio.run(run())
+        finally:
+            delta.os = real
+        return why, self.one.read(0x10000, len(third)) == third, len(raw)
+
+    def test_a_patch_makes_the_next_image_and_needs_room_for_itself_alone(self):
+        size = self.by_patch(1 << 20)[2]
+        self.assertEqual(self.by_patch(size)[:2], ("", True))
+        self.assertEqual(self.by_patch(size - 1)[:2], ("ValueError: no space", False))
+
+    def test_a_patch_to_what_is_not_what_it_was_is_noticed(self):
+        self.assertEqual(self.by_patch(1 << 20, 4)[:2], ("UpdateError: block-hash: block 1", False))

@@ -631,7 +631,7 @@ class Writing(unittest.TestCase):
         writer = self.writer()
         asyncio.run(writer.resume())
         self.feed(writer, 0, 3)
-        real = writer._open
+        real = writer.open
         opened = [0]
 
         def failing(name):
@@ -640,10 +640,10 @@ class Writing(unittest.TestCase):
                 raise MemoryError
             return real(name)
 
-        writer._open = failing
+        writer.open = failing
         data = self.payload[3 * BLOCK : 4 * BLOCK]
         self.assertRaises(MemoryError, writer.block, 3, data)
-        writer._open = real
+        writer.open = real
         self.feed(writer, 3)
         asyncio.run(writer.finish())
         self.assertEqual(slot_contents(self.slot), dict(self.files))
@@ -717,8 +717,8 @@ class Writing(unittest.TestCase):
             opened = []
             writer = self.writer()
             asyncio.run(writer.resume())
-            real = writer._open
-            writer._open = lambda number: opened.append(writer.path(number)) or real(number)
+            real = writer.open
+            writer.open = lambda number: opened.append(writer.path(number)) or real(number)
             missing = [n for n in range(24) if not writer.have[n >> 3] >> (n & 7) & 1]
             # The first 3.25 blocks are another file's; the shared one begins in block 3 and ends in the last.
             self.assertEqual(missing, [0, 1, 2, 3])

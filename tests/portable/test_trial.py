@@ -195,6 +195,7 @@ class Launching(Case):
         for source in ("def (:\n", "raise MemoryError('no room')\n"):
             compat.remove_tree(self.root)
             compat.make_dirs(self.root)
+            trial.Running.slot = None
             self.update(source)
             self.assertNotEqual(self.run_app(), "")
             self.assertEqual(self.status()["state"], "rolled_back")

@@ -24,7 +24,7 @@ _KEY_TOO_LONG = -0x1109
 def __getattr__(name):
     if name != "Partition":
         raise AttributeError(name)
-    import esp32_flash
+    from hil import esp32_flash
 
     found = esp32_flash.Chip(machine._flash)
     found.running = [entry for entry in found.table if entry[0] == os.getenv("BOARD_APP")][0]

@@ -31,8 +31,9 @@ def _flash():
 
 def _start():
     if chip.NAME == "esp32":
-        import esp32_flash  # noqa: F401  C code on the chip: it has its own room in the heap
         from flash import Flash
+
+        from hil import esp32_flash  # noqa: F401  C code on the chip: it has its own room in the heap
 
         machine._flash = Flash("partitions.bin")  # the host's files are out of reach soon
     filesystem = vfs.VfsLfs2(_flash())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Updates of the agent itself: power on is boards/common/main.py, the very file, with the agents on the flash.
+"""Updates of the agent itself: power on is boards/common/main.py, the very files, with the agents on the flash.
 
 Those are stand-ins of three files, which tell each other's version and then start the real job runner, with the real
 `ota` handler, in the application. Only `machine` is not real, and where the flash is mounted.
@@ -15,7 +15,7 @@ from hil.cuts.board.device import Problem
 from hil.cuts.board.scenarios import Update, contents, names, write
 
 PLACE = "/flash"
-MAIN = "boards/common/main.py"
+STAGE_0 = "boards/common/"
 RUN = """from edgeagent import VERSION
 from edgeagent.part import PART
 from hil.cuts.board import agents
@@ -24,7 +24,7 @@ from hil.cuts.board import agents
 def run(root, cause, wait):
     agents.started(VERSION if PART == VERSION else "mixed", root, cause, wait)
 """
-REAL = generations.running
+REAL = generations.Generations.running
 
 
 def agent(version, **changes):
@@ -57,22 +57,35 @@ class Machine:
 
 
 def stage_0():
-    """The program of main.py, for a flash that is mounted elsewhere, and without its waits."""
-    for root in (compat.__file__.rsplit("/", 2)[0], __file__.rsplit("/", 4)[0]):  # a changed one comes with its agent
-        if compat.exists(root + "/" + MAIN):
-            break
-    with open(root + "/" + MAIN) as f:
-        text = f.read()
-    for old, new in (
-        ('ROOT = "/slots"', 'ROOT = "%s/slots"' % PLACE),
-        ("DAMAGED_S = 30", "DAMAGED_S = 0"),
-        ("    gc.threshold(4096)", "    pass"),
-        ("        sys.print_exception(error)\n", "        pass\n"),
-    ):
-        if old not in text:
-            raise ValueError("main.py has no " + old)
-        text = text.replace(old, new)
-    return compile(text, "main.py", "exec")
+    """The programs of main.py and stage0.py, for a flash that is mounted elsewhere, and without their waits."""
+
+    def program(name, *changes):
+        for root in (compat.__file__.rsplit("/", 2)[0], __file__.rsplit("/", 4)[0]):  # a changed one comes first
+            if compat.exists(root + "/" + STAGE_0 + name):
+                break
+        with open(root + "/" + STAGE_0 + name) as f:
+            text = f.read()
+        for old, new in changes:
+            if old not in text:
+                raise ValueError(name + " has no " + old)
+            text = text.replace(old, new)
+        return compile(text, name, "exec")
+
+    quiet = ("sys.print_exception(error)\n", "pass\n")
+    return (
+        program(
+            "main.py",
+            ('    with open("/stage0.py") as f:\n        exec(f.read(), names)\n', "    exec(STAGE_0, names)\n"),
+            ("    gc.threshold(4096)", "    pass"),
+            quiet,
+        ),
+        program(
+            "stage0.py",
+            ('ROOT = "/slots"', 'ROOT = "%s/slots"' % PLACE),
+            ("DAMAGED_S = 30", "DAMAGED_S = 0"),
+            quiet,
+        ),
+    )
 
 
 def ours():
@@ -93,11 +106,11 @@ def hangs():
 def started(version, root, cause, wait):
     """Called by the agent that runs."""
     device = devices.Device.current
-    device.generation = REAL(root + "/agent")
+    device.generation = REAL(generations.Generations(root + "/agent"))
     ours()
     sys.modules.update(device.real)
     device.agent = version
-    generations.running = lambda root: device.generation
+    generations.Generations.running = lambda slots: device.generation or ""
     devices.Device.launch(device, cause)
 
 
@@ -136,7 +149,7 @@ class AgentUpdate(Update):
         sys.modules["machine"] = Machine
         sys.path.insert(0, device.root + "/lib")
         try:
-            exec(self.code, {"__name__": "__main__"})
+            exec(self.code[0], {"__name__": "__main__", "STAGE_0": self.code[1]})
         finally:
             ours()
             sys.modules.update(device.real)

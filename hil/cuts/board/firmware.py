@@ -6,16 +6,20 @@ partition holds is an image that the bootloader takes; the same agent runs from 
 """
 
 import asyncio
+import binascii
 import json
 import sys
 
-from edgeagent.ota import guard, partition, trial
-from hil import esp32_flash as esp
+from edgeagent.compat import make_dirs
+from edgeagent.ota import delta, guard, partition, trial
+from hil import esp32_tables as esp
 from hil.cuts.board.device import FACTS, Problem
+from hil.cuts.board.patch import patch, squeezed
 from hil.cuts.board.scenarios import Scenario, Update, envelope, hexed, public_key, sha
+from hil.esp32_flash import BLOCK, Chip
+from hil.esp32_image import app_image
 
-assert partition  # loaded once
-BLOCK = esp.BLOCK
+assert delta and partition  # loaded once
 TABLE = (
     ("otadata", esp.DATA, esp.OTADATA, 0xD000, 0x2000),
     ("ota_0", esp.APP, esp.OTA_0, 0x10000, 0x4000),
@@ -49,12 +53,14 @@ class Firmware(Update):
     blocks = FILES[-1] + 1
     behaviour = "well"
     records = ("state/job.json", "slots/firmware/state.json", "slots/firmware/state.bak")
-    images: "dict[str, bytes]"
+    size = 9000  # of the new image's data
+    text = b""
+    id: "str | None" = None  # of the artifact that the old image came as
 
     def __init__(self):
         self.images = {
-            "v1.0.0": esp.app_image("v1.0.0", "well", 6000),
-            "v2.0.0": esp.app_image("v2.0.0", self.behaviour, 9000),
+            "v1.0.0": app_image("v1.0.0", "well", 6000, fill=self.text),
+            "v2.0.0": app_image("v2.0.0", self.behaviour, self.size, fill=self.text),
         }
         self.payload = self.images["v2.0.0"]
         pieces = [self.payload[at : at + BLOCK] for at in range(0, len(self.payload), BLOCK)]
@@ -76,7 +82,9 @@ class Firmware(Update):
                 "blocks_sha256": hexed(sha(self.hashes)),
             },
         }
-        self.envelope = envelope(json.dumps(document).encode(), [public_key(1)])
+        text = json.dumps(document).encode()
+        self.new_id = hexed(sha(text))
+        self.envelope = envelope(text, [public_key(1)])
         self.parts = (self.envelope, self.hashes, self.payload)
         sizes = {"envelope": len(self.envelope), "blocks": len(self.hashes), "payload": len(self.payload)}
         self.document = {"operation": "ota", "stream": "s", "artifact": sizes}
@@ -89,13 +97,13 @@ class Firmware(Update):
         """As esptool leaves it: the image in ota_0, otadata blank, which the bootloader fills at the first boot."""
         Update.factory(self, root)
         data = self.flash.data
-        older = esp.app_image("v0.9.0", "stale", 12000)
+        older = app_image("v0.9.0", "stale", 12000)
         parts = ((esp.TABLE_AT, esp.table_bytes(TABLE)), (0x10000, self.images["v1.0.0"]), (0x20000, older))
         for at, part in parts:
             data[at : at + len(part)] = part
 
     def start(self, device):
-        chip = esp.Chip(device.flash)
+        chip = Chip(device.flash)
         sys.modules["esp32"] = chip
         entry = chip.power_on()
         device.alive()
@@ -157,16 +165,21 @@ class Firmware(Update):
 
     def end(self, device, strict):
         Scenario.end(self, device, strict)
-        twice = device.world["fetched"] - (len(self.payload) + BLOCK - 1) // BLOCK
+        twice = device.world["fetched"] - self.needed()
         if strict and twice > max(0, device.world["boots"] - 2):
             raise Problem("(d) %d blocks fetched twice in %d boots" % (twice, device.world["boots"]))
         # Whatever happens from now on, the same image boots: nothing is left to be confirmed.
         for _ in range(2):
-            chip = esp.Chip(device.flash)
+            chip = Chip(device.flash)
             chip.power_on()
             version = self.image(device, chip)
             if version != device.version:
                 raise Problem("(d) the next boot starts %s" % version)
+        # What the next patch will be looked for. Unknown costs a download; anything else is never so.
+        known = partition.Firmware(device.root + "/slots/firmware").old()
+        wanted = self.new_id if device.version == "v2.0.0" else self.id
+        if (known and known.artifact) not in (wanted, wanted if strict else None):
+            raise Problem("(d) %s runs, taken for %s" % (device.version, known and known.artifact))
 
 
 class Dead(Firmware):
@@ -192,4 +205,43 @@ class Brief(Dead):
     behaviour = "brief"
 
 
-SCENARIOS = {"firmware": Firmware, "firmware-brief": Brief, "firmware-dead": Dead, "firmware-sick": Sick}
+class Delta(Firmware):
+    """The old image came as an artifact; a patch of two blocks replaces three."""
+
+    size = 12000
+    text = b"edgeagent"
+    id = hexed(sha(b"v1.0.0"))
+
+    def __init__(self):
+        Firmware.__init__(self)
+        old = self.images["v1.0.0"]
+        ids = binascii.unhexlify(self.id[:32] + self.new_id[:32])
+        same = 5800  # before the code begins
+        self.patch = patch(old, self.payload, [(0, same, len(self.payload) - same)], ids, squeezed)
+        self.parts = self.parts + (self.patch,)
+        self.document["deltas"] = [{"from": self.id, "bytes": len(self.patch), "file": 3}]
+
+    def factory(self, root):
+        Firmware.factory(self, root)
+        folder = root + "/slots/firmware"
+        make_dirs(folder)
+        status = trial.status(folder)
+        status.update(active="ota_0", state="confirmed", artifacts={"ota_0": self.id})
+        trial.save(folder, status)
+
+    def needed(self):
+        return (len(self.patch) + BLOCK - 1) // BLOCK
+
+    def reported(self, device, details):
+        Firmware.reported(self, device, details)
+        if device.strict and details.get("delta"):
+            device.fail("(e) the delta: %s" % details)
+
+
+SCENARIOS = {
+    "firmware": Firmware,
+    "firmware-brief": Brief,
+    "firmware-dead": Dead,
+    "firmware-delta": Delta,
+    "firmware-sick": Sick,
+}

@@ -97,7 +97,7 @@ def about(name: str) -> tuple[str, str, str]:
 
 
 def trampoline(source: str) -> str:
-    """main.py with time compressed."""
+    """stage0.py with time compressed."""
     for old, new in (
         ("WATCHDOG_MS = 120000", f"WATCHDOG_MS = {WATCHDOG_MS}"),
         ("DAMAGED_S = 30", "DAMAGED_S = 0"),
@@ -110,10 +110,10 @@ def trampoline(source: str) -> str:
 
 def lay_out(files: Path, name: str) -> None:
     """The file system of a board with version 1.0.0 in slot a, and `name` on trial in slot b."""
-    for script in ("boot.py", "main.py"):
+    for script in devices.BOARD_SCRIPTS:
         text = (ROOT / "boards" / "common" / script).read_text()
         files.mkdir(exist_ok=True)
-        (files / script).write_text(trampoline(text) if script == "main.py" else text)
+        (files / script).write_text(trampoline(text) if script == "stage0.py" else text)
     for path, bytecode in devices.agent_bytecode("UNIX_VIRTUAL").items():
         (files / "lib" / path).parent.mkdir(parents=True, exist_ok=True)
         (files / "lib" / path).write_bytes(bytecode)
