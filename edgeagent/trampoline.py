@@ -16,14 +16,14 @@ def run(root: str, cause: str, wait: "Any") -> None:
     Stage 0 is never updated, so this is fixed: root: folder of the slots. cause: why the board restarted. wait:
     function of seconds that feeds the watchdog meanwhile.
     """
-    from edgeagent.ota.bare import application
+    from edgeagent.ota.safety import application
 
     name = application()
     del application
-    unload(["edgeagent.ota.bare"])
+    unload(["edgeagent.ota.safety"])
 
     def bare() -> None:
-        from edgeagent.ota.bare import run
+        from edgeagent.ota.safety import bare as run
 
         run(root)
 

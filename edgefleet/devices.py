@@ -42,7 +42,7 @@ HANDED_OUT = {
     "JobContext": "edgeagent.jobs.runner",
     "MicroPythonPort": "edgeagent.ports.micropython",
 }
-LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch", "edgeagent.ota.bare")
+LOADERS = ("edgeagent.agent", "edgeagent.jobs.registry", "edgeagent.ota.launch", "edgeagent.ota.safety")
 
 
 def configuration(

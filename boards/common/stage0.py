@@ -23,7 +23,6 @@ MAX_TRIES = 3
 
 def arm(milliseconds):
     """Start the watchdog. Returns `wait`, a function of seconds that feeds it meanwhile."""
-    import time
 
     try:
         feed = machine.WDT(timeout=milliseconds).feed

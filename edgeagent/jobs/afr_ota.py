@@ -187,7 +187,9 @@ class _Image:
         await ota.fetch(job, stream, self._file, until, take, known, tick)
 
     async def approve(self, writer: "Any") -> None:
-        """Before the new version may run. writer: has filled the slot. Raises UpdateError "signature" unless a trusted key signed the file."""
+        """Before the new version may run. writer: has been filled. Raises UpdateError "signature" unless a trusted key
+        signed the file, "file-hash", OSError.
+        """
         from edgeagent.ota import verify
 
         root = self._job.agent.port.slots_dir

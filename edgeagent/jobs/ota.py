@@ -171,6 +171,8 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
                 await approve(writer)
         finally:
             writer.close()
+            writer = None
+            unload((), loaded)
         target = kinds.target(job.agent.port, kind)
         target.complete(artifact, manifest.version, manifest.security_version)
     except OSError as error:

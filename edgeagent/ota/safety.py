@@ -6,8 +6,11 @@ makes room for the bare agent for an hour, so that it can be updated; so does a 
 by the watchdog is a crash, too.
 """
 
+import json
+
 from edgeagent import log
 from edgeagent.compat import MICROPYTHON, Any, exc_text, exists, read_file, remove_tree, traceback_text, write_atomic
+from edgeagent.errors import ConfigError
 from edgeagent.ota import trial
 
 MAX_CRASHES = 3
@@ -129,3 +132,28 @@ def backoff(root: str) -> int:
     """Seconds to wait before the restart: 0 after a rollback, else 2 to 8."""
     count = int(last_crash(root)["count"])
     return count and 1 << count
+
+
+def application() -> str:
+    """Boards: the module's name, of agent.json."""
+    try:
+        with open("/agent.json") as f:
+            return str(json.load(f).get("application") or "app")
+    except (OSError, ValueError, AttributeError):
+        return "app"
+
+
+def bare(root: str) -> "Any":
+    """Boards: run the agent alone. root: folder of the slots. Raises ConfigError."""
+    try:
+        __import__("wifi")  # the board's own, which brings its network up: no application does it now
+    except ImportError:
+        pass
+    from edgeagent.agent import Agent
+
+    try:
+        agent = Agent.from_file()
+    except ConfigError:
+        put_back(root)  # an application has damaged it
+        raise
+    agent.run()

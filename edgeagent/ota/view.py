@@ -52,4 +52,4 @@ class Rest:
 
     def getcwd(self) -> str:
         """As os.getcwd."""
-        return "/" + self._view.folder
+        return "/" + self._view.folder  # type: ignore[no-any-return]

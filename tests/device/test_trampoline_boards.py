@@ -30,7 +30,9 @@ def test_frozen_files_are_those_of_package_json(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "path", ["common/boot.py", "common/main.py", "common/stage0.py", "ESP32_GENERIC/network.example.py"], ids=lambda path: path
+    "path",
+    ["common/boot.py", "common/main.py", "common/stage0.py", "ESP32_GENERIC/network.example.py"],
+    ids=lambda path: path,
 )
 def test_scripts_compile_for_micropython(path: str) -> None:
     assert compile_file(ROOT / "boards" / path, path)

@@ -89,7 +89,15 @@ def test_the_walk_through_from_a_key_to_a_prepared_device_and_its_job(fleet: Fle
     )
     assert "mpremote cp -r dev1/. : + reset" in said
     files = {str(path.relative_to(folder / "dev1")) for path in (folder / "dev1").rglob("*") if path.is_file()}
-    assert {"boot.py", "main.py", "stage0.py", "agent.json", "certs/ca.der", "certs/claim-key.der", "slots/a.idx"} <= files
+    assert {
+        "boot.py",
+        "main.py",
+        "stage0.py",
+        "agent.json",
+        "certs/ca.der",
+        "certs/claim-key.der",
+        "slots/a.idx",
+    } <= files
     assert not [name for name in files if name.endswith(".py") and name not in ("boot.py", "main.py", "stage0.py")]
     run(fleet, folder, "edgefleet device prepare pi1 --board linux --serial pi1")
     (folder / "one.csv").write_text("SerialNumber\ndev1\n")
