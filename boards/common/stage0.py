@@ -23,7 +23,7 @@ MAX_TRIES = 3
 
 def arm(milliseconds):
     """Start the watchdog. Returns `wait`, a function of seconds that feeds it meanwhile."""
-
+    timer = None
     try:
         feed = machine.WDT(timeout=milliseconds).feed
     except ValueError:
@@ -34,15 +34,15 @@ def arm(milliseconds):
             nonlocal until
             until = time.ticks_add(time.ticks_ms(), milliseconds)
 
-        def tick(timer):  # perhaps in an interrupt: nothing here may allocate
+        def tick(_):  # perhaps in an interrupt: nothing here may allocate
             if time.ticks_diff(until, time.ticks_ms()) > 0:
                 dog.feed()
 
         feed()
         dog = machine.WDT(timeout=8000)
-        machine.Timer(-1, period=2000, callback=tick)
+        timer = machine.Timer(-1, period=2000, callback=tick)
 
-    def wait(seconds):
+    def wait(seconds, held=timer):  # a timer that nobody holds may be collected
         for _ in range(seconds):
             feed()
             time.sleep(1)

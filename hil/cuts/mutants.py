@@ -100,7 +100,8 @@ MUTANTS = (
     _m("links-not-synced", "posix.py", "    for one in sorted(made):\n        sync_dir(one)\n", "", "update linux, many linux"),
     # reads that go wrong
     _m("misread-index-believed", "ota/index.py", " or seal.digest()[:8] != first", "", "rollback misread"),
-    _m("unread-index-taken-for-none", "ota/index.py", "        return error.errno != _ENOENT\n", "        return False\n", "rollback misread"),
+    _m("unread-index-taken-for-none", "ota/index.py", "return error.errno != _ENOENT", "return False", "rollback misread"),
+    _m("unread-way-back-given-up", "ota/trial.py", '    document["active"] = document.get("before", other(slot))\n', '    document["active"] = document["before"] if filled(root, document["before"]) else None\n', "            if last:\n                raise\n", "            return False\n", "rollback read 3"),
     # safety
     _m("escape-does-not-roll-back", "ota/safety.py", "    ended = trial.failed(root, reason) or ", "    ended = ", "rollback cut 9"),
     # stage 0, and updates of the agent
