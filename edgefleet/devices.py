@@ -244,9 +244,16 @@ def _install(
         _install_application(str(files / "slots"), Artifact.read(application), on_board=root == "/")
 
 
+class FactorySlots(Slots):
+    """Slots of another device than this one."""
+
+    def running(self) -> None:
+        """Nothing of it runs here."""
+
+
 def _install_application(root: str, artifact: Artifact, on_board: bool) -> None:
     """The factory's own installation: slot `a`, confirmed without a trial."""
-    slots = Slots(root)
+    slots = FactorySlots(root)
     slot = slots.prepare(artifact.digest)
     writer = slots.writer(slot, artifact.info, artifact.blocks)
 

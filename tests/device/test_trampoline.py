@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from edgeagent.ota import trial
-from edgeagent.ota.slots import Slots
 from edgefleet import devices
+from edgefleet.devices import FactorySlots
 from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET, VirtualBoard
 from tests.portable.ota_support import fill
 from tests.support import ROOT
@@ -74,7 +74,7 @@ class Bench:
     def on_trial(self, source: str) -> None:
         """Slot a runs 1.0.0, slot b holds 2.0.0 as a trial."""
         self.slot("a", good("1.0.0"))
-        slots = Slots(str(self.root))
+        slots = FactorySlots(str(self.root))
         slots.prepare("11" * 32)
         self.index("b", {"app.py": source})
         slots.complete("11" * 32, "2.0.0", 0)

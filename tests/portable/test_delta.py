@@ -207,7 +207,6 @@ class Job(Case):
 
     def setUp(self):
         Case.setUp(self)
-        ota.unload = lambda *_: None
         self.first = self.artifact
         self.reset()
         self.boot("2.0.0")
@@ -325,7 +324,6 @@ class Job(Case):
         self.artifact, self.first = self.first, self.artifact
         Case.tearDown(self)
         Case.setUp(self)
-        ota.unload = lambda *_: None
         self.patch = b"x" * 100
         self.boot("1.0.0")
         self.reset(document=self.document(), data={})

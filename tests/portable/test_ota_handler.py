@@ -9,7 +9,7 @@ from edgeagent import compat, log
 from edgeagent.errors import JobFailed, JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.limits import LIMITS
-from edgeagent.ota import guard, trial
+from edgeagent.ota import admit, guard, trial
 from edgeagent.ota.transfer import Fetcher
 from tests.portable.ota_support import BLOCK, Artifact, Key, damage, entries, fresh, pattern, slot_contents, trust
 from tests.portable.ota_world import Agent, Job, Reset, Service
@@ -23,9 +23,9 @@ class Case(unittest.TestCase):
         self.saved = LIMITS.REQUEST_S, Fetcher.POLL_S
         LIMITS.REQUEST_S = 0.05
         Fetcher.POLL_S = 0.001
-        # The Fetcher that is made faster here must not be dropped and loaded anew.
+        # What is changed here, as the Fetcher is, must not be dropped and loaded anew.
         self.unload = ota.unload
-        ota.unload = lambda *_: None
+        ota.unload = admit.unload = lambda *_: None
         log.configure(100)
         self.root = fresh("handler")
         compat.make_dirs(self.root + "/a")
@@ -38,7 +38,7 @@ class Case(unittest.TestCase):
 
     def tearDown(self):
         LIMITS.REQUEST_S, Fetcher.POLL_S = self.saved
-        ota.unload = self.unload
+        ota.unload = admit.unload = self.unload
         compat.remove_tree(self.root)
         log.configure(log.INFO)
         trial.Running.slot = None

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeagent.ota.slots import Slots
 from edgefleet import devices
 from edgefleet.artifacts.build import compile_file
 from hil.virtual_board import VirtualBoard, interpreter
@@ -122,7 +121,7 @@ def lay_out(files: Path, name: str) -> None:
     root = files / "slots"
     (root / "a").mkdir(parents=True)
     (root / "a" / "app.py").write_text(OLD)
-    slots = Slots(str(root))
+    slots = devices.FactorySlots(str(root))
     slots.prepare(ARTIFACT)
     slot = root / "b"
     slot.mkdir(exist_ok=True)
