@@ -83,6 +83,9 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
     busy = kinds.find(agent.port)[1]
     if busy:
         raise UpdateError("busy", busy["version"])
+    del trust, verify
+    raw = None
+    unload(["edgeagent.p256"] + ["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])
     from edgeagent.ota import gate
 
     await gate.wait(job, "download", manifest.version)

@@ -14,7 +14,7 @@ from tests.integration.rig import Rig
 
 
 def test_keys_are_rotated_and_only_the_new_ones_can_publish(fleet: FleetManager, judge: Judge, folder: Path) -> None:
-    rig = Rig(fleet, judge, folder, "trusting-board", heap="128k")
+    rig = Rig(fleet, judge, folder, "trusting-board", heap="144k")
     rig.board.power_on()
     try:
         rig.wait_running("1.0.0")
