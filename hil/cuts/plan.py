@@ -82,17 +82,17 @@ def full() -> list[Task]:
         tasks += [Task(name, "flip", part, parts) for part in range(0, parts, step)]
     tasks += [Task("config", "flip"), Task("large", "cut", 3, 7)]
     for name in ("rollback-job", "rollback-job-bad"):
-        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "double"), Task(name, "flip", 1, 4)]
-    # Second cuts: at every operation of the recovery from every first cut, of rollback and identity from some.
+        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "double", 1, 3), Task(name, "flip", 1, 4)]
+    # Second cuts: at every operation of the recovery from every first cut; of most scenarios from some.
     for name, parts, step, every in (
         ("update", 16, 1, False),
         ("rollback", 8, 4, False),
-        ("agent", 8, 1, False),
-        ("agent-again", 8, 3, False),
-        ("firmware", 6, 1, False),
-        ("firmware-sick", 6, 2, False),
-        ("firmware-dead", 9, 4, False),
-        ("firmware-delta", 6, 4, False),
+        ("agent", 8, 4, False),
+        ("agent-again", 8, 5, False),
+        ("firmware", 6, 2, False),
+        ("firmware-sick", 6, 3, False),
+        ("firmware-dead", 9, 9, False),
+        ("firmware-delta", 6, 6, False),
         ("identity", 6, 2, False),
         ("config", 2, 1, True),
         ("steps", 8, 1, True),
