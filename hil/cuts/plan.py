@@ -62,12 +62,11 @@ CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless"
 
 
 def full() -> list[Task]:
-    """`make cuts`: every single cut and fault of every scenario, decay of every byte of the records, and second cuts at
+    """`make cuts`: every single cut of every scenario, faults of most, decay of every byte of the records, and second cuts at
     every operation of a recovery: of the short scenarios in every way.
     """
-    tasks = []
-    for name in (*JOBS, *AGENTS, *FIRMWARE):
-        tasks += [Task(name, "cut"), Task(name, "fault")]
+    tasks = [Task(name, "cut") for name in (*JOBS, *AGENTS, *FIRMWARE)]
+    tasks += [Task(name, "fault") for name in (*JOBS, "agent", "agent-hangs", "firmware", "firmware-sick")]
     # Of records that an update has too, some of the bytes.
     for name, parts, step in (
         ("update", 12, 1),
