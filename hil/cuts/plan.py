@@ -62,8 +62,8 @@ CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless"
 
 
 def full() -> list[Task]:
-    """`make cuts`: every single cut of every scenario, faults of most, decay of every byte of the records, and second cuts at
-    every operation of a recovery: of the short scenarios in every way.
+    """`make cuts`: every single cut of every scenario, faults of most, decay of every byte of the records, and second
+    cuts at every operation of a recovery: of the short scenarios in every way.
     """
     tasks = [Task(name, "cut") for name in (*JOBS, *AGENTS, *FIRMWARE)]
     tasks += [Task(name, "fault") for name in (*JOBS, "agent", "agent-hangs", "firmware", "firmware-sick")]
