@@ -22,6 +22,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from bench.figures import tell
 from edgefleet.artifacts.build import Artifact, build
 from edgefleet.artifacts.delta import make_delta
 from hil.virtual_board import interpreter
@@ -145,14 +146,5 @@ def deltas() -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Print a line for each figure, then all as JSON."""
-    found = deltas()
-    for name, value in found.items():
-        print(f"{name:40} {value}")
-    print(json.dumps(found))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    tell(deltas())

@@ -24,12 +24,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.delta import deltas
+from bench.figures import tell
 from bench.verify import verify
 from edgeagent.mqtt.client import Client
 from edgeagent.ota.transfer import Fetcher
@@ -197,18 +197,15 @@ def board(mode: str) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Print a line for each figure, then all as JSON."""
+def figures() -> dict[str, Any]:
+    """All figures."""
     found: dict[str, Any] = dict(throughput())
     for mode in ("flash", "cuts", "heap-payload", "heap-files"):
         found |= board(mode)
     found |= deltas()
     found["verify"] = verify()
-    for name, value in found.items():
-        print(f"{name:32} {value}")
-    print(json.dumps(found))
-    return 0
+    return found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tell(figures())

@@ -8,10 +8,9 @@ without letting others run, of 20 ms at most. Bytes are those of the signature a
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from typing import Any
 
+from bench.figures import tell
 from edgeagent.ota import ecdsa, lms, rsa
 from edgefleet.devices import agent_bytecode
 from tests.device.meter import Meter, run
@@ -53,16 +52,5 @@ def verify() -> dict[str, dict[str, int | float]]:
     return found
 
 
-def main() -> int:
-    """Print a table, then all as JSON."""
-    found = verify()
-    names = list(next(iter(found.values())))
-    print(f"{'':10}", *(f"{name:>16}" for name in names))
-    for scheme, row in found.items():
-        print(f"{scheme:10}", *(f"{row[name]:>16,}" for name in names))
-    print(json.dumps(found))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    tell(verify())

@@ -21,7 +21,7 @@ import sys
 
 from edgeagent import __version__, clock, log
 from edgeagent.attributes import Attributes
-from edgeagent.compat import MICROPYTHON, Any, const, exc_text, exists, traceback_text
+from edgeagent.compat import MICROPYTHON, Any, const, exc_text, exists, traceback_text, wait_for
 from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.jobs.registry import Handlers, unload
 from edgeagent.jobs.runner import Runner
@@ -190,7 +190,7 @@ class Agent:
         try:
             result = function(*arguments)
             if hasattr(result, "send"):
-                result = await asyncio.wait_for(result, _CHECK_S)
+                result = await wait_for(result, _CHECK_S)
             if isinstance(result, tuple):
                 result, why = result
         except Exception as error:  # the application's; TimeoutError: no answer
@@ -260,7 +260,7 @@ class Agent:
             if clock.elapsed_ms(start) >= _STABLE_MS:
                 backoff.reset()
                 starved = 0
-            starved = starved + 1 if "MemoryError" in text or "ALLOC_FAILED" in text else 0
+            starved = starved + 1 if "MemoryError" in text or "ALLOC" in text or "NOMEM" in text else 0
             if starved >= _STARVED:
                 self.port.reset()
             left = backoff.next()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`edgeagent`: run, provision, examine an agent on this host (CPython only).
 
-Exit status: 0 well, 1 something is wrong and one line says what, 2 the configuration or the command line is wrong,
-75 start me again (`run`).
+Exit status: 0 well, 1 something is wrong and one line says what, 2 the command line is wrong, 78 the configuration
+is wrong, 75 start me again (`run`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeagent import __version__, log
 from edgeagent.config import Config, load
 from edgeagent.errors import AgentError, ConfigError
 from edgeagent.identity import Identity, known
-from edgeagent.ports.linux import LinuxPort, logs
+from edgeagent.ports.linux import EXIT_CONFIG, LinuxPort, logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except ConfigError as error:
         print(f"edgeagent: {error}", file=sys.stderr)
-        return 2
+        return EXIT_CONFIG
     except (AgentError, OSError) as error:
         print(f"edgeagent: {error}", file=sys.stderr)
         return 1
@@ -64,10 +64,9 @@ def _run(options: argparse.Namespace) -> int:
 
     form = options.log or logs.default()
     log.configure(sink=logs.sink(form))
-    config = load(options.config)  # what is wrong is said once, here, and not by every child
-    preflight.check(config, LinuxPort(config))
+    config = preflight.load(options.config)  # what is wrong is said once, here, and not by every child
     if not options.supervise:
-        return launcher.run(options.config)
+        return launcher.run(options.config, config)
     from edgeagent.ports.linux.supervisor import Supervisor
 
     return Supervisor(launcher.module_command(options.config, form)).run()

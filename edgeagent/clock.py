@@ -9,6 +9,8 @@ import time
 
 from edgeagent.compat import const
 
+# 2026-01-01. A clock before this was never set: no certificate or artifact of a fleet is older.
+SET = const(1767225600)
 _EPOCH_2000 = const(946684800)
 
 try:

@@ -37,8 +37,11 @@ _ENOTDIR = const(20)
 
 def exc_text(error: BaseException) -> str:
     """One line naming an exception: type and message, at most 200 characters."""
-    text = str(error)
     name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an application's own
+        text = ""
     return (name + ": " + text if text else name)[:200]
 
 
@@ -48,7 +51,10 @@ def traceback_text(error: BaseException, limit: int) -> str:
         text = posix.traceback_text(error)
     else:
         out = io.StringIO()
-        sys.print_exception(error, out)  # type: ignore[attr-defined]
+        try:
+            sys.print_exception(error, out)  # type: ignore[attr-defined]
+        except Exception:  # noqa: S110  of its __str__: the lines before it are there
+            pass
         text = out.getvalue()
     return text[-limit:]
 
@@ -65,7 +71,7 @@ def exists(path: str) -> int:
 
 def is_dir(path: str) -> bool:
     """True if `path` is a folder."""
-    return exists(path) & 0x4000 > 0
+    return exists(path) >> 12 == 4  # S_IFMT, S_IFDIR; a socket has that bit, too
 
 
 def make_dirs(path: str) -> None:

@@ -9,12 +9,13 @@ A URL is a secret for as long as it lasts: it stands in no log line and no error
 import asyncio
 import gc
 
-from edgeagent.compat import MICROPYTHON, Any, const, exc_text
+from edgeagent.compat import MICROPYTHON, Any, const, exc_text, wait_for
 from edgeagent.errors import AgentError, ConfigError, ProtocolError, TransportError
 
 _HEAD = const(4096)  # bytes of a response head
 _TEXT = const(1024)  # of a body that nobody takes: what S3 says about an error is at its beginning
-_WAIT_S = const(30)  # for the connection and for each piece
+_WAIT_S = const(30)  # for the connection and for each piece of a body that is taken
+ANSWER_S = 60  # for a head in all, and for the beginning of a body that nobody takes
 _PAUSE_S = const(600)  # the MQTT session stays closed for at most so long during one request
 _PIECE = const(1024)  # sent or received at once: larger blocks are hard to get on a board
 
@@ -43,13 +44,13 @@ def field(head: bytes, name: bytes) -> bytes:
 
 async def _send(writer: "Any", data: "Any") -> None:
     writer.write(data)
-    await asyncio.wait_for(writer.drain(), _WAIT_S)
+    await wait_for(writer.drain(), _WAIT_S)
 
 
 async def _answer(reader: "Any", rest: bytes) -> "tuple[int, bytes, bytes]":
     """(status, head, what came after it) of the next response. rest: what has been received of it already."""
     while b"\r\n\r\n" not in rest:
-        piece = await asyncio.wait_for(reader.read(_PIECE), _WAIT_S)
+        piece = await reader.read(_PIECE)
         rest += piece
         if not piece or len(rest) > _HEAD:
             raise ProtocolError("HTTP: bad head")
@@ -60,6 +61,16 @@ async def _answer(reader: "Any", rest: bytes) -> "tuple[int, bytes, bytes]":
         return int(head[9:12]), head, rest
     except ValueError:
         raise ProtocolError("HTTP: bad status") from None
+
+
+async def _text(reader: "Any", rest: bytes, length: int) -> bytes:
+    """The beginning of a body. rest: what has been received of it already. length: of all, -1 if that is unknown."""
+    while (length > len(rest) or length < 0) and len(rest) < _TEXT:
+        piece = await reader.read(_PIECE)
+        if not piece:
+            break
+        rest += piece
+    return rest[:_TEXT]
 
 
 async def request(
@@ -88,39 +99,30 @@ async def request(
         head += "Content-Length: %d\r\nExpect: 100-continue\r\n" % size
     writer = None
     try:
-        reader, writer = await asyncio.wait_for(port.open_stream(host, number, host, ca, "", ""), _WAIT_S)
+        reader, writer = await wait_for(port.open_stream(host, number, host, ca, "", ""), _WAIT_S)
         await _send(writer, (head + headers + "\r\n").encode())
-        status, found, rest = await _answer(reader, b"")
+        status, found, rest = await wait_for(_answer(reader, b""), ANSWER_S)
         if body and status == 100:
             while size > 0:
                 piece = body.read(min(size, _PIECE))
                 size -= len(piece) or size
                 await _send(writer, piece)
-            status, found, rest = await _answer(reader, rest)
-        if status // 100 != 2:
-            sink = None
+            status, found, rest = await wait_for(_answer(reader, rest), ANSWER_S)
         length = int(field(found, b"content-length") or (0 if status == 204 else -1))
-        if sink and length < 0:
+        if not sink or status // 100 != 2:
+            return status, found, await wait_for(_text(reader, rest, length), ANSWER_S)
+        if length < 0:
             raise ProtocolError("HTTP: no length")
-        if sink and begin:
+        if begin:
             begin(status, found)
-        while length > len(rest) or length < 0:
-            if sink:
-                await asyncio.sleep(sink(rest) or 0)
-                length -= len(rest)
-                rest = b""
-            elif len(rest) >= _TEXT:
-                break
-            piece = await asyncio.wait_for(reader.read(_PIECE), _WAIT_S)
-            if not piece:
-                if sink:
-                    raise EOFError
-                break
-            rest += piece
-        if sink:
-            sink(rest[:length])
-            rest = b""
-        return status, found, rest[:_TEXT]
+        while length > len(rest):
+            await asyncio.sleep(sink(rest) or 0)
+            length -= len(rest)
+            rest = await wait_for(reader.read(_PIECE), _WAIT_S)
+            if not rest:
+                raise EOFError
+        sink(rest[:length])
+        return status, found, b""
     except asyncio.TimeoutError:
         raise TransportError(host + ": no answer") from None
     except AgentError:
@@ -131,7 +133,7 @@ async def request(
         if writer:
             try:
                 writer.close()
-                await asyncio.wait_for(writer.wait_closed(), 3)
+                await wait_for(writer.wait_closed(), 3)
             except Exception:  # noqa: S110 - a dead link may fail to say goodbye
                 pass
         gc.collect()

@@ -5,12 +5,14 @@
     rauc    path of RAUC's program, default "/usr/bin/rauc"
     folder  where bundles lie that a job may name by path; default: only https
     reboot  [program, arguments] that restarts the machine, default that of AWS-Reboot (jobs/steps.py)
-The job operation is jobs/image.py; this part has to work without a link and without its job. The record is trial.py's,
-in a folder of its own, and RAUC is asked what is true. What the record has beyond those of other kinds:
-    before     slot that was booted when the installation began; the other one is the new one
-    installed  RAUC has written all of it and its slot is the primary one
+The job operations are in jobs/image.py; this part has to work without a link and without its job. The record is
+trial.py's, in a folder of its own, and RAUC is asked what is true. What the record has beyond those of other kinds:
+    before     slot that was booted when it began; the other one is the new one
+    written    how RAUC tells what was in `before` from any other installation into it
+    kept       slot that is gone back to; None in an update, and then
     bundle     [compatible, version, {class: SHA-256}] of what is being installed
     path       of the bundle's file
+    installed  RAUC has written all of it, or it was kept, and its slot is the primary one
     kernel     boot id of the machine when the record was last looked at after a restart
     returns    restarts asked for to go back; settled: it has gone back, or could not
 A new image is counted as booted before anything else runs, so guard.py ends a trial that nobody confirms. Then, after
@@ -22,7 +24,8 @@ a restart of the agent:
     trial, installed             old             rolled back by the boot loader
     trial                        new             nothing: it has to prove itself
     rolled back                  new             mark-bad, restart the machine
-    rolled back                  old             mark-bad of the other slot, mark-active of this one: settled
+    rolled back                  old             mark-bad of the other slot, mark-active of this one: settled.
+                                                 No mark-bad of one that was kept and has not been restarted into
 """
 
 from __future__ import annotations
@@ -86,34 +89,51 @@ class Part:
         """As trial.status."""
         return trial.status(self.root)
 
-    def own(self, job: Any) -> str:
-        """The name of an execution in the record."""
-        return "%s/%d" % (job.id, job.execution)
-
     # --- what the job does
 
-    def begin(self, job: Any, path: str, bundle: Bundle, system: System) -> None:
-        """Durable before RAUC writes anything: whatever boots next is on trial until it is settled. Raises OSError."""
+    def kept(self, system: System) -> str:
+        """The slot of the system before: which an update that was confirmed has left, and RAUC not touched since.
+
+        RAUC marks a slot bad before it writes to it. Raises UpdateError "slot", "rolled-back".
+        """
+        record = self.status()
+        slot = record.get("before")
+        if record["state"] == "rolled_back":
+            raise UpdateError("rolled-back", record["version"])
+        if slot not in system.slots or slot == system.booted or record.get("written") != system.written(slot):
+            raise UpdateError("slot", "nothing is kept")
+        if not any(system.written(slot) + system.written(system.booted)):
+            raise UpdateError("slot", "RAUC keeps no status of slots")
+        if system.state(slot) != "good":
+            raise UpdateError("slot", "%s is %s" % (slot, system.state(slot)))
+        return str(slot)
+
+    def begin(self, job: Any, system: System, version: str, kept: str | None = None, **what: Any) -> None:
+        """Durable before RAUC changes anything: whatever boots next is on trial until it is settled. Raises OSError.
+
+        what: bundle and path of the record.
+        """
         make_dirs(self.root)
         record = self.status()
         record.update(
             state="trial",
             active=KIND,
-            version=bundle.version,
+            version=version,
             previous_version=system.version(system.booted),
             security_version=0,
-            job=self.own(job),
+            job=kinds.name(job.id, job.execution, job.queued),
             reason=None,
             boots=0,
             causes=[],
             deadline_s=self.agent.config.confirm_within,
             before=system.booted,
+            written=system.written(system.booted),
+            kept=kept,
             installed=False,
-            bundle=[bundle.compatible, bundle.version, bundle.images],
-            path=path,
             kernel=programs.kernel_boot(),
             returns=0,
             settled=False,
+            **what,
         )
         trial.save(self.root, record)
 
@@ -123,16 +143,16 @@ class Part:
         Raises UpdateError, OSError.
         """
         record = self.status()
-        bundle = Bundle(*record["bundle"])
+        before, kept = record["before"], record["kept"]
         system = await self.rauc.idle()
-        if system.primary == record["before"] or not system.holds(system.primary, bundle):
+        if not kept and (system.primary == before or not system.holds(system.primary, Bundle(*record["bundle"]))):
             await self.rauc.install(record["path"], tick)
             system = await self.rauc.idle()
-            if system.primary == record["before"]:  # activate-installed=false
-                await asyncio.to_thread(self.rauc.mark, "active", "other")
-                system = await self.rauc.idle()
-            if system.primary == record["before"]:
-                raise UpdateError("install", "the boot loader's next slot is still " + system.primary)
+        if system.primary == before:  # kept, or activate-installed=false
+            await asyncio.to_thread(self.rauc.mark, "active", kept or "other")
+            system = await self.rauc.idle()
+        if system.primary == before:
+            raise UpdateError("install", "the boot loader's next slot is still " + system.primary)
         record["installed"] = True
         trial.save(self.root, record)
 
@@ -181,12 +201,16 @@ class Part:
         if self._uncounted:
             await self.rauc.restart(self.patience)
         await self.settle()
+        record = self.status()
+        if record["state"] in ("none", "confirmed") or (await self.rauc.idle()).booted == record["before"]:
+            # What is not on trial gets back what this boot may have cost: U-Boot and GRUB count them all.
+            await self._mark("good", "booted")
         while True:
             record = self.status()
             if record["state"] != "trial" or record["boots"]:
                 return
             job = Journal(self.agent.port.state_dir + "/job.json").read()
-            if not job or "%s/%d" % (job["jobId"], job["executionNumber"]) != record["job"]:
+            if not job or kinds.name(job["jobId"], job["executionNumber"], job["queuedAt"]) != record["job"]:
                 await self.give_up(_ENDED)
             await asyncio.sleep(_LOOK_S)
 
@@ -223,7 +247,7 @@ class Part:
         if system and system.booted == before:
             for slot in system.slots:
                 held = system.slots[slot]
-                tried = record["installed"] or slot == system.primary
+                tried = record["boots"] if record["kept"] else record["installed"] or slot == system.primary
                 if tried and slot != before and held.get("class") == system.slots[before].get("class"):
                     await self._mark("bad", slot)
             if system.primary != before:

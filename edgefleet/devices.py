@@ -12,7 +12,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -143,14 +143,29 @@ def write_agent(folder: Path, board: str = "", optimise: int = OPTIMISE) -> None
 
     Beside it, in FOLDER/source, lies what was compiled: to look up the lines of a traceback. Raises InputError.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "package.json").exists():
-        raise InputError(f"{folder}: is not empty and was not made by this command")
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder, "package.json", f'"{PACKAGE}/__init__.mpy"', {"source", PACKAGE})
     bytecode = agent_bytecode(board, optimise)
     _write(folder, bytecode)
     _write(folder / "source", {f"{path}.py": text.encode() for path, text in agent_sources(board).items()})
     listing = {"version": edgeagent.__version__, "urls": [[path, path] for path in sorted(bytecode)]}
     (folder / "package.json").write_text(json.dumps(listing, indent=2) + "\n")
+
+
+def _clear(folder: Path, listing: str, mark: str, more: Collection[str]) -> None:
+    """Delete what this module has made there before. Raises InputError if the folder has anything else.
+
+    listing: file that then has the text `mark` in it, and may have copies that begin with its name. more: names of what
+    lies beside it.
+    """
+    try:
+        found = [path.name for path in folder.iterdir()] if folder.exists() else []
+        known = all(name in more or name.startswith(listing) for name in found)
+        ours = not found or (known and mark in (folder / listing).read_text())
+    except (OSError, UnicodeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{folder}: is not empty and was not made by this command")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -177,7 +192,8 @@ def prepare(
     board: see `agent_sources`. application: folder of a built artifact (edgefleet artifact build).
     Raises InputError naming what is wrong.
     """
-    _reset(files)
+    _clear(files, "agent.json", "certs/claim-cert.", {"certs", "state", "slots", "lib", *BOARD_SCRIPTS})
+    files.mkdir(parents=True)
     if on_board:
         _agent(files, board)
     form = "der" if on_board else "pem"
@@ -189,13 +205,6 @@ def _agent(files: Path, board: str) -> None:
     scripts = resources.files("boards.common")
     _write(files, {script: (scripts / script).read_bytes() for script in BOARD_SCRIPTS})
     _write(files / "lib", agent_bytecode(board))
-
-
-def _reset(files: Path) -> None:
-    if files.exists() and any(files.iterdir()) and not (files / "agent.json").exists():
-        raise InputError(f"{files}: is not empty and was not made by this command")
-    shutil.rmtree(files, ignore_errors=True)
-    files.mkdir(parents=True)
 
 
 def _credentials(files: Path, ca: Path, certificate: Path, key: Path, form: str) -> None:

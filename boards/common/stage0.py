@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 
 import machine
 
@@ -23,6 +22,8 @@ MAX_TRIES = 3
 
 def arm(milliseconds):
     """Start the watchdog. Returns `wait`, a function of seconds that feeds it meanwhile."""
+    import time  # not a global: it is used while an agent runs
+
     timer = None
     try:
         feed = machine.WDT(timeout=milliseconds).feed

@@ -26,7 +26,7 @@ _BLOCK = const(4096)
 async def run(job: "Any") -> "dict[str, Any]":
     """Handler. As `ota`, with `reason` and `updatedBy`. Raises JobRejected naming the member, UpdateError."""
     image = _Image(job)
-    kind, status = kinds.find(job.agent.port, "%s/%d" % (job.id, job.execution))
+    kind, status = kinds.find(job.agent.port, kinds.name(job.id, job.execution, job.queued))
     by = job.agent.version
     if kind:
         by = status["previous_version"] or ""
@@ -130,7 +130,8 @@ class _Image:
         """Find the parts by the envelope's own lengths, and ask for them as `ota` does. Raises UpdateError."""
         self._ask({"envelope": min(self.size, _BLOCK)})
         head = bytearray()
-        await ota.fetch(self._job, self._stream, self._file, min(self.size, _BLOCK), lambda _, data: head.extend(data))
+        file = 0 if self.url else self._file  # an object is one file, whatever its number
+        await ota.fetch(self._job, self._stream, file, min(self.size, _BLOCK), lambda _, data: head.extend(data))
         try:
             at = 6 + (head[4] << 8 | head[5])
             count = head[at]

@@ -19,7 +19,7 @@ import json
 import os
 
 from edgeagent import clock, log
-from edgeagent.compat import MICROPYTHON, Any, const, exc_text, read_file
+from edgeagent.compat import MICROPYTHON, Any, const, exc_text, read_file, wait_for
 from edgeagent.errors import JobFailed, JobRejected
 from edgeagent.upload import PART, Upload
 
@@ -90,12 +90,12 @@ async def _section(upload: Upload, name: str, value: "Any", room: int, why: str,
             if callable(value):
                 value = value()
                 if hasattr(value, "__await__"):
-                    value = await asyncio.wait_for(value, _CHUNK_S)
+                    value = await wait_for(value, _CHUNK_S)
                 if hasattr(value, "send"):
                     step = _Step(value)
             if step:
                 # A task on both runtimes: a long generator lets the agent live between two chunks.
-                value = await asyncio.wait_for(_next(step), _CHUNK_S)
+                value = await wait_for(_next(step), _CHUNK_S)
                 if step.over and value is None:
                     break
         except Exception as error:  # the application's

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Job operation `image` (Linux): a whole system by a RAUC bundle, proved in the new system or taken back.
+"""Job operation `image` (Linux): a whole system by a RAUC bundle, proved in the new system or taken back. And going
+back to the system before: of `rollback`, the kind "image".
 
     {"operation": "image", "url": "https://…/system.raucb", "size": 104857600, "version": "2.0.0",
      "sha256": hex, "rate": bytes a second}        sha256 and rate may be missing
@@ -7,16 +8,17 @@
 record says how far it is:
 
     record, for this execution     run()
-    none of its own                check, download (resuming), have RAUC check the signature, begin
-    on trial, not installed        have RAUC install it, or see that it has
+    none of its own                check, download (resuming), have RAUC check the signature, begin;
+                                   of `rollback`: see that it is kept, begin
+    on trial, not installed        have RAUC install it, or see that it has; make what was kept the next to be booted
     on trial, installed            restart the machine
     on trial, booted               as `ota`: wait for the service and for health, mark-good: SUCCEEDED
     confirmed                      SUCCEEDED {"version", "previous"}
     rolled back                    FAILED "rolled-back: …", once the old system runs
 
 What a document says is not signed; what it names is. So nothing here can be switched off by a document: an older
-version than the booted one's is refused, as is one without an order. Going back on purpose is a bundle with a higher
-version and the old content.
+version than the booted one's is refused, as is one without an order. Going back on purpose is `rollback`, to what ran
+here and was not touched since, or a bundle with a higher version and the old content.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ import os
 import re
 from typing import Any
 
-from edgeagent.compat import make_dirs, remove_tree, sync_dir
+from edgeagent.compat import exists, make_dirs, remove_tree, sync_dir
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.ota import gate, kinds, ranges
 from edgeagent.ota.handover import prove
 from edgeagent.ota.verify import before
 from edgeagent.ports.linux import programs
+from edgeagent.space import free
 
 _MOST = 1 << 40
+_READY_S = 10.0  # RAUC's service may begin after the agent
 _BLOCK = 4096
 _UNSURE = ranges.PART * _BLOCK  # bytes at the end of a file that a power cut may have damaged: those of one request
 
@@ -67,8 +71,8 @@ def _parse(document: dict[str, Any], folder: str | None) -> str:
 async def run(job: Any) -> dict[str, Any]:
     """Handler. Raises JobRejected for a bad document, UpdateError with a code of docs/ota.md for what went wrong."""
     part = job.agent.part("image")
-    if part.status()["job"] != part.own(job):
-        await _prepare(job, part)
+    if part.status()["job"] != kinds.name(job.id, job.execution, job.queued):
+        await (_back if job.document["operation"] == "rollback" else _prepare)(job, part)
     await part.settle()
     status = part.status()
     if status["state"] == "trial":
@@ -95,17 +99,17 @@ async def run(job: Any) -> dict[str, Any]:
 
 def _tidy(part: Any) -> None:
     """The outcome is certain: the bundle is not needed any more."""
-    remove_tree(part.root + "/bundle")
+    if exists(part.root + "/bundle"):
+        remove_tree(part.root + "/bundle")
+        sync_dir(part.root)
 
 
 async def _prepare(job: Any, part: Any) -> None:
     """Get the bundle, and refuse it before anything is written or marked."""
     document, agent = job.document, job.agent
     path = _parse(document, part.folder)
-    busy = kinds.find(agent.port)[1]
-    if busy:
-        raise UpdateError("busy", busy["version"])
-    system = await part.rauc.status()
+    kinds.idle(agent.port)
+    system = await part.rauc.idle(_READY_S)
     version, running = document["version"], system.version(system.booted)
     _newer(version, running)
     await gate.wait(job, "download", version)
@@ -120,11 +124,27 @@ async def _prepare(job: Any, part: Any) -> None:
             raise UpdateError("board", "%s, here %s" % (bundle.compatible, system.compatible))
         if bundle.version != version:
             raise UpdateError("version", "%s, in the job %s" % (bundle.version or "none", version))
-        part.begin(job, path, bundle, system)
+        what = [bundle.compatible, bundle.version, bundle.images]
+        part.begin(job, system, version, bundle=what, path=path)
     except UpdateError as error:
         if error.code not in ("transfer", "rauc"):
             _tidy(part)  # what was fetched is not what is wanted; else the next try goes on with it
         raise
+    except OSError as error:
+        raise UpdateError("storage", str(error)) from None
+
+
+async def _back(job: Any, part: Any) -> None:
+    """See that the system before is kept, and wait for the gates: once it is marked, any restart boots it."""
+    kinds.idle(job.agent.port)
+    system = await part.rauc.status()
+    version = system.version(part.kept(system)) or "unknown"
+    if job.document.get("version", version) != version:
+        raise JobRejected("version: %s is kept" % version)
+    await gate.wait(job, "restart", version)
+    system = await part.rauc.status()
+    try:
+        part.begin(job, system, version, part.kept(system))
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
 
@@ -141,7 +161,8 @@ async def _install(job: Any, part: Any, status: dict[str, Any]) -> None:
     """Does not return if all goes well: the machine restarts."""
     if not status["installed"]:
         await part.install(_tenths(job, "install", status["version"]))
-    await gate.wait(job, "restart", status["version"])
+    if not status["kept"]:
+        await gate.wait(job, "restart", status["version"])
     await job.progress(100, step="restart", version=status["version"])
     await part.restart()
 
@@ -175,15 +196,16 @@ async def _download(job: Any, folder: str) -> str:
         if folder + "/" + name != path or not os.access(path, os.W_OK):
             remove_tree(folder + "/" + name)
     with open(path, "ab") as file:  # noqa: ASYNC230 - one block at a time
+        sync_dir(folder)
         have = min(file.tell(), size)
-        if job.data.get("kernel") != programs.kernel_boot():
+        kernel = programs.kernel_boot()
+        if job.data.get("kernel") != kernel:
             have = max(have - _UNSURE, 0)
-            job.checkpoint(kernel=programs.kernel_boot())
         if have < size:
             have -= have % _BLOCK
         file.truncate(have)
-        disk = os.statvfs(folder)
-        missing = size - have - disk.f_frsize * disk.f_bavail
+        job.checkpoint(kernel=kernel)  # not before what is unsure has gone: this process may be killed in between
+        missing = size - have - free(folder)
         if missing > 0:
             raise UpdateError("space", "%d bytes missing" % missing)
         report = _tenths(job, "download", document["version"])
@@ -199,7 +221,6 @@ async def _download(job: Any, folder: str) -> str:
         rate = document.get("rate", 0)
         await ranges.fetch(job.agent, document["url"], 0, size, lambda _, data: file.write(data), blocks, tick, rate)
         await tick(100)
-    sync_dir(folder)
     return path
 
 

@@ -22,7 +22,7 @@ import sys
 from edgeagent.compat import MICROPYTHON, Any, exists, read_file, remove_tree, sync_file, write_atomic
 from edgeagent.errors import UpdateError
 from edgeagent.jobs.registry import unload
-from edgeagent.ota import kinds
+from edgeagent.ota import kinds, trial
 
 RESUME = True
 # Below the slots while a download is going on, so that a reset does not cost more than a block: the envelope, after the
@@ -42,7 +42,7 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
     """
     port = job.agent.port
     root = port.slots_dir
-    own = "%s/%d" % (job.id, job.execution)
+    own = kinds.name(job.id, job.execution, job.queued)
     kind, status = kinds.find(port, own)
     if not kind:
         client = job.agent.client
@@ -64,8 +64,12 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
             from edgeagent.ota.handover import prove
 
             await prove(job, kinds.target(port, kind), status)
-        else:
+        elif job.data.get("again", 0) < trial.MAX_BOOTS:
+            job.checkpoint(again=job.data.get("again", 0) + 1)
             job.reset("update")
+        else:
+            # By a launcher that is not ours, or stage 0 cannot count its boots.
+            trial.failed(kinds.folder(port, kind), "its slot was never booted")
     reason = _why(root, own)
     # Only now, in the next boot: whatever fails after the activation must not end the job.
     _tidy(root)
@@ -79,8 +83,11 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
 
 def _why(root: str, own: str) -> str:
     """Why execution `own` goes without a delta, "" if it does not."""
-    before, _, reason = (read_file(root + PATCH + ".why", 512) or b"").decode().partition("\n")
-    return reason if before == own else ""
+    before, _, reason = (read_file(root + PATCH + ".why", 512) or b"").partition(b"\n")
+    try:
+        return reason.decode() if before == own.encode() else ""
+    except ValueError:
+        return ""  # it has decayed
 
 
 def _tidy(root: str, names: "tuple[str, ...]" = (PATCH, PATCH + ".why", ENVELOPE, HASHES)) -> None:

@@ -11,7 +11,7 @@ back: …" with {certificateId} of the one that did not work, on the old identit
 
 import asyncio
 
-from edgeagent.compat import Any, const, exc_text
+from edgeagent.compat import Any, const, exc_text, wait_for
 from edgeagent.errors import AgentError, JobFailed, TransportError
 from edgeagent.identity import Identity, certificate_id, pem_to_der, read_credential
 from edgeagent.jobs.protocol import is_name
@@ -69,7 +69,7 @@ async def _begin(job: "Any", identity: Identity, used: str) -> None:
     tries = _TRIES
     while True:
         try:
-            await asyncio.wait_for(agent.connected.wait(), _LINK_S)
+            await wait_for(agent.connected.wait(), _LINK_S)
             answer = await provision(agent.requests, wanted, agent.facts(), pair)
             break
         except (
@@ -107,7 +107,7 @@ async def watch(agent: "Any", identity: Identity) -> None:
     """
     seconds = agent.config.confirm_within
     try:
-        await asyncio.wait_for(agent.connected.wait(), seconds)
+        await wait_for(agent.connected.wait(), seconds)
     except asyncio.TimeoutError:
         why = agent.client and agent.client._error
         try:

@@ -25,7 +25,7 @@ the link came up and the last notification.
 import asyncio
 
 from edgeagent import clock, log, topics
-from edgeagent.compat import Any, const, exc_text, traceback_text
+from edgeagent.compat import Any, const, exc_text, traceback_text, wait_for
 from edgeagent.errors import AgentError, JobFailed, JobRejected, ProtocolError, Refused, TransportError
 from edgeagent.jobs import protocol
 from edgeagent.jobs.journal import Journal
@@ -39,15 +39,17 @@ _PROGRESS_MS = const(30000)  # how long progress() tries to reach the service
 class JobContext:
     """One execution in the hands of its handler.
 
-    id, execution: job id and execution number. operation, document: what is asked for. resumed: True if this is the
-    continuation after a reset. data: what `checkpoint` has stored. agent: the Agent. revoked: True once the service
-    has ended the execution; nothing is reported any more. minutes: of the step timer, 1 to 10080: the service ends the
+    id, execution, queued: job id, execution number, and when it was queued (epoch seconds or None). operation,
+    document: what is asked for. resumed: True if this is the continuation after a reset. data: what `checkpoint` has
+    stored. agent: the Agent. revoked: True once the service has ended the execution; nothing is reported any more.
+    minutes: of the step timer, 1 to 10080: the service ends the
     execution as TIMED_OUT when so long has passed since the latest progress(), which starts it again; None: there is
     none; -1 stops it. First set from the document's stepTimeoutInMinutes; a handler may change it at any time.
     """
 
     id: str
     execution: int
+    queued: "int | None" = None
     document: "Any"
     operation = ""
     resumed: bool
@@ -70,7 +72,7 @@ class JobContext:
         start = clock.ticks()
         while clock.elapsed_ms(start) < _PROGRESS_MS:
             try:
-                await asyncio.wait_for(self.agent.connected.wait(), 15)
+                await wait_for(self.agent.connected.wait(), 15)
                 await self.runner.update(self.id, "IN_PROGRESS", details, self.execution, self.minutes)
                 return True
             except Refused as error:
@@ -114,7 +116,7 @@ class Runner:
         self._journal = Journal(agent.port.state_dir + "/job.json")
         self._record = self._journal.read()
         # When the execution at hand was queued: an id of which the job was deleted may be used again.
-        self._queued = self._record and self._record.get("queuedAt")
+        self._queued: "int | None" = (self._record or {}).get("queuedAt")
         self._sure = False  # that the execution to be reported is still ours
         self._job: "JobContext | None" = None
         self._wake = asyncio.Event()
@@ -173,6 +175,9 @@ class Runner:
             if working or not self._sure:
                 found = await self._ask(record["jobId"] + "/get", record["executionNumber"], working)
                 if not found:
+                    from edgeagent.ota.guard import over
+
+                    over(self.agent.port, record)
                     return self._forget("is over")
             if not working:
                 return await self._report(record)
@@ -182,6 +187,7 @@ class Runner:
             job.runner = self
             job.id = found["jobId"]
             job.execution = found["executionNumber"]
+            job.queued = self._queued
             job.document = found.get("jobDocument")
             job.resumed = record is not None
             job.data = record["data"] if record else {}

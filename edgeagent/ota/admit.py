@@ -80,9 +80,7 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
     if not manifest.type or manifest.type == kinds.KINDS[0]:
         floor = max(floor, trust.floor)
     verify.check(manifest, facts, running, floor)
-    busy = kinds.find(agent.port)[1]
-    if busy:
-        raise UpdateError("busy", busy["version"])
+    kinds.idle(agent.port)
     del trust, verify
     raw = None
     unload(["edgeagent.p256"] + ["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])

@@ -13,7 +13,6 @@ what is downloaded is.
 
 import asyncio
 import binascii
-import os
 
 from edgeagent import compat
 from edgeagent.compat import Any, const
@@ -88,16 +87,16 @@ async def run(
                     compat.sync_dir(path[: path.rfind("/")])
                 there = patch.seek(0, 2)
                 if total - there < missing:
-                    facts = os.statvfs(path)
-                    room = facts[0] * facts[3]
+                    from edgeagent.space import free
+
+                    room = free(path)
                     # The payload's room may be another: that of firmware is.
                     if total - there + (missing if target.free() == room else 0) > room:
                         raise ValueError("no space")
                     count = (there + (_BLOCK - 1 if there == total else 0)) // _BLOCK
                     have = bytearray(((1 << count) - 1).to_bytes(total // (8 * _BLOCK) + 1, "little"))
                     await fetch(job, job.document.get("stream"), entry["file"], total, block, have, tick)
-                    held = getattr(job.agent.client, "spare", None) or bytearray(_BLOCK)
-                    for _ in apply(patch, ids, old, size, writer, held):
+                    for _ in apply(patch, ids, old, size, writer, bytearray(_BLOCK)):
                         await asyncio.sleep(0)
                 return ""
     except MemoryError:

@@ -30,18 +30,34 @@ async def watch(agent: "Any") -> None:
             trial.save(root, document)
         except OSError:
             pass  # one more failure counts
-    while True:
-        kind, status = kinds.find(agent.port)
-        if not kind or not status["boots"]:
-            return await _settle(agent)
+    kind, status = kinds.find(agent.port)
+    root = kinds.folder(agent.port, kind)
+    while kind and status["state"] == "trial" and status["boots"]:
         if clock.elapsed_ms(start) >= status["deadline_s"] * 1000:
             break
         await asyncio.sleep(1)
+        status = trial.status(root)
+    else:
+        return await _settle(agent)
     link = "connected" if agent.client and agent.client.connected else "no connection"
-    reason = "not confirmed within %d s, %s: %s" % (status["deadline_s"], link, (await agent.healthy())[1])
-    # It may have been confirmed while the health checks ran; then there is nothing to undo.
-    if trial.failed(kinds.folder(agent.port, kind), reason):
-        agent.port.reset()
+    reason = "not confirmed within %d s, %s: " % (status["deadline_s"], link)
+    try:
+        reason += (await agent.healthy())[1]
+    finally:  # whatever the application's checks raise
+        # It may have been confirmed while they ran; then there is nothing to undo.
+        if trial.failed(root, reason):
+            agent.port.reset()
+
+
+def over(port: "Any", record: "dict[str, Any]") -> None:
+    """End the trial of an execution that the service has ended, if it has one, and restart. record: its journal's."""
+    try:
+        name = kinds.name(record["jobId"], record["executionNumber"], record["queuedAt"])
+        kind = kinds.find(port, name)[0]
+        if kind and trial.failed(kinds.folder(port, kind), "the service ended the job"):
+            port.reset()
+    except OSError:
+        pass  # then it ends at its deadline
 
 
 async def _settle(agent: "Any") -> None:

@@ -13,13 +13,10 @@ from edgeagent.compat import Any, const
 from edgeagent.errors import UpdateError
 from edgeagent.ota import Files, trial
 from edgeagent.ota.store import find
+from edgeagent.ota.writer import COMPLETE, NO_MODE, SECOND
 
 _BLOCK = const(4096)
 _ENOENT = const(2)
-# In a writer's table, beside the mode: it has none; complete; under its second name.
-_NO_MODE = const(0x8000)
-_COMPLETE = const(0x4000)
-_SECOND = const(0x2000)
 
 
 def table(manifest: "Any", hashes: "Any") -> bytearray:
@@ -39,7 +36,7 @@ def table(manifest: "Any", hashes: "Any") -> bytearray:
         raise UpdateError("bundle", "the hash list is of another artifact")
     made = bytearray()
     for _, size, _, mode in manifest.files:
-        made.extend(struct.pack("<IH", size, _NO_MODE if mode is None else mode))
+        made.extend(struct.pack("<IH", size, NO_MODE if mode is None else mode))
     return made
 
 
@@ -57,9 +54,9 @@ async def resume(writer: "Any") -> int:
     await _read_back(writer, False)
     again = False
     for number in range(writer.count):
-        if not writer.PLAIN and not writer.entry(number)[1] & _COMPLETE and used(writer.slot, writer.name(number)):
+        if not writer.PLAIN and not writer.entry(number)[1] & COMPLETE and used(writer.slot, writer.name(number)):
             # The running version's own has decayed. It stays as it is: a cut would leave it half written.
-            _flag(writer, number, _SECOND)
+            _flag(writer, number, SECOND)
             again = True
     if again:
         write(writer)
@@ -68,7 +65,7 @@ async def resume(writer: "Any") -> int:
     for number in range(writer.count):
         size, flags = writer.entry(number)
         path = writer.path(number)
-        if flags & _COMPLETE:
+        if flags & COMPLETE:
             continue
         if not size:
             writer.open(number)
@@ -208,7 +205,7 @@ async def _read_back(writer: "Any", strict: bool, also: "Any" = None) -> None:
                     good = True
                     await asyncio.sleep(0)
             if not bad and writer.matches(one, manifest.blocks + index):
-                _flag(writer, index, _COMPLETE)
+                _flag(writer, index, COMPLETE)
             elif strict:
                 raise UpdateError("file-hash", writer.label(index))
         finally:

@@ -29,6 +29,18 @@ def find(port: "Any", job: "str | None" = None) -> "tuple[str, dict[str, Any]]":
     return "", {}
 
 
+def name(job: str, execution: int, queued: "int | None") -> str:
+    """Of an execution, in the state of what it installs. A job that was deleted may leave its id to another one."""
+    return "%s/%d/%s" % (job, execution, queued)
+
+
+def idle(port: "Any") -> None:
+    """Raises UpdateError "busy", naming the version, if anything is on trial."""
+    busy = find(port)[1]
+    if busy:
+        raise UpdateError("busy", busy["version"])
+
+
 def target(port: "Any", kind: str) -> "Any":
     """What installs a kind. Raises UpdateError "type" if this device cannot."""
     made: "Any"

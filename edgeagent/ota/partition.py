@@ -2,9 +2,10 @@
 """Firmware of an ESP32: fill the app partition that does not run, boot it on trial, keep it or go back.
 
 The state is trial.py's; its "active" is the label of the partition on trial, its "artifacts" are the ids, by label, of
-what that holds and of what ran when it was activated, or None. What the bootloader will do is in otadata:
-two records (seq, label, state, CRC of seq), one a sector, of which the highest good seq names the partition. Facts of
-ESP-IDF (esp_ota_ops.c, bootloader_utility.c) that this is built around:
+what that holds and of what ran when it was activated, or None, and "levels" their security versions. The latter image
+is still there, in the partition "before", as long as that has the SHA-256 "kept". What the bootloader will do is in
+otadata: two records (seq, label, state, CRC of seq), one a sector, of which the highest good seq names the partition.
+Facts of ESP-IDF (esp_ota_ops.c, bootloader_utility.c) that this is built around:
     a new image gets one boot: any reset before it is marked valid makes its record ABORTED, and the older one counts
     marking valid erases and rewrites the one sector: a cut in between loses the record, and the older one counts
     it marks what otadata selects, which is not what runs if the bootloader could not load that
@@ -105,6 +106,9 @@ class Firmware:
         document = trial.status(self.root)
         document.update(
             artifacts={self.own: document.get("artifacts", {}).get(self.own), self.next: self.new},
+            levels={self.own: document.get("levels", {}).get(self.own, 0), self.next: self.floor},
+            before=self.own,
+            kept=self.digest(self.running),
             active=self.next,
             state="trial",
             version=version,
@@ -119,6 +123,34 @@ class Firmware:
         trial.save(self.root, document)
         if not self.select():
             raise UpdateError("partition", trial.status(self.root)["reason"])
+
+    def kept(self) -> "tuple[str, int]":
+        """As Slots.kept; `activate` is then for that image, wherever it is.
+
+        Its bytes are the proof: an update that has begun since, or was left before its activation, has changed them.
+        Raises UpdateError "busy" as `prepare`.
+        """
+        status = trial.status(self.root)
+        if status["state"] == "rolled_back":
+            raise UpdateError("rolled-back", status["version"])
+        before = status.get("before", "")
+        found = self.esp.find(0, 255, before)
+        if status["active"] != self.own or not found or self.digest(found[0]) != status["kept"]:
+            raise UpdateError("slot", "nothing is kept")
+        self.prepare("")
+        self.other = found[0]
+        self.next = before
+        self.complete(status["artifacts"].get(before), "", status["levels"].get(before, 0))
+        return self.version(None, self.other), self.floor
+
+    def digest(self, partition: "Any") -> str:
+        """Hex SHA-256 of a partition, to its end. Raises OSError."""
+        view = bytearray(512)
+        whole = hashlib.sha256()
+        for at in range(0, partition.info()[3], 512):
+            partition.readblocks(0, view, at)
+            whole.update(view)
+        return binascii.hexlify(whole.digest()).decode()
 
     def select(self) -> bool:
         """Boot the other partition next, and see that it is so; else the trial is over."""
@@ -181,9 +213,9 @@ class Firmware:
         if now[1] == label:
             self.otadata.ioctl(6, -now[0])
 
-    def version(self, agent: "Any") -> str:
-        """Of the running image's app descriptor."""
-        return self.head(self.running)[48:].split(b"\0")[0].decode()
+    def version(self, agent: "Any", partition: "Any" = None) -> str:
+        """Of the app descriptor of the image that runs, or of the one in `partition`."""
+        return self.head(partition or self.running)[48:].split(b"\0")[0].decode()
 
     def head(self, partition: "Any") -> bytes:
         """Its first 80 bytes: image header, header of the first segment, app descriptor up to the version."""

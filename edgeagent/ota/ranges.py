@@ -6,16 +6,36 @@ between to report and to hear of a cancelled job.
 """
 
 import asyncio
+import json
 
-from edgeagent import clock, https
+from edgeagent import clock, https, topics
 from edgeagent.compat import Any, const, wait_for
-from edgeagent.errors import ProtocolError, TransportError, UpdateError
+from edgeagent.errors import ProtocolError, Refused, TransportError, UpdateError
+from edgeagent.jobs.journal import Journal
 
 PART = 256  # blocks of one request, 1 MiB
 _BLOCK = const(4096)
 _OUTAGE_S = const(3600)
 _MOST = const(25165824)  # bytes of an object: as of a stream
 _TRIES = const(7)  # in a row without a block, each once there is a link
+_SLOW_MS = const(120000)  # for 4096 bytes of a body, beyond what `rate` makes of it
+
+
+async def _renewed(agent: Any, url: str) -> str:
+    """The URL of the same object that the job's document has now: the service signs anew for each who reads it.
+
+    "" if there is none. Raises TransportError, ProtocolError.
+    """
+    job: Any = Journal(agent.port.state_dir + "/job.json").read()
+    body = {"executionNumber": job["executionNumber"], "includeJobDocument": True}
+    try:
+        reply = await agent.requests.call(topics.jobs(agent.thing_name, job["jobId"] + "/get"), body)
+    except Refused:
+        return ""
+    # Wherever in the document: only what is behind the path differs. JSON has no need to escape anything in an URL.
+    path = '"%s?' % url.partition("?")[0]
+    _, found, rest = json.dumps(reply).partition(path)
+    return found and found[1:] + rest.partition('"')[0]
 
 
 async def fetch(
@@ -27,17 +47,20 @@ async def fetch(
     """
     total = (size + _BLOCK - 1) // _BLOCK
     have = have or bytearray((total + 7) // 8)
-    held = getattr(agent.client, "spare", None) or bytearray(_BLOCK)
+    held = bytearray(_BLOCK)
+    slow = _SLOW_MS + (2000 * _BLOCK // rate if rate else 0)
+    signed, renewed = url, False
     etag = b""
     tries = moved = number = end = 0
     skip = fill = got = 0  # bytes of the body before the block; of the block; of all bodies, for `rate`
-    since = clock.ticks()
+    since = mark = clock.ticks()
 
     def missing(at: int) -> bool:
         return not have[at >> 3] >> (at & 7) & 1
 
     def begin(status: int, head: bytes) -> None:
-        nonlocal etag, skip, end
+        nonlocal etag, skip, end, mark
+        mark = clock.ticks()
         tag = https.field(head, b"etag")
         if etag and tag != etag:
             raise UpdateError("transfer", "the object has changed")
@@ -56,7 +79,11 @@ async def fetch(
             raise UpdateError("transfer", "not the range that was asked for")
 
     def take(piece: Any) -> float:
-        nonlocal skip, fill, number, got, tries
+        nonlocal skip, fill, number, got, tries, mark, renewed
+        if (got % _BLOCK + len(piece)) // _BLOCK:
+            mark = clock.ticks()
+        elif clock.elapsed_ms(mark) > slow:
+            raise TransportError("too slow")
         got += len(piece)
         view = memoryview(piece)[skip:]
         skip = max(skip - len(piece), 0)
@@ -75,6 +102,7 @@ async def fetch(
                         raise UpdateError("storage", str(error)) from None
                     have[number >> 3] |= 1 << (number & 7)
                     tries = 0
+                    renewed = False
                 number += 1
         return max(got * 1000 // rate - clock.elapsed_ms(since), 0) / 1000 if rate else 0
 
@@ -103,7 +131,17 @@ async def fetch(
                     raise UpdateError("transfer", why + ": redirected too often, or not to https")
             elif status // 100 != 2 and status < 500 and status not in (408, 429):
                 code = text.partition(b"<Code>")[2].partition(b"<")[0][:100].decode()
-                raise UpdateError("transfer", why + " " + code)
+                why += " " + code
+                # A gate, or the download itself, may last longer than a presigned URL.
+                if status == 403 and not renewed:
+                    await wait_for(agent.connected.wait(), _OUTAGE_S)
+                    url = signed = await _renewed(agent, signed)
+                    moved = 0
+                    renewed = True
+                else:
+                    url = ""
+                if not url:
+                    raise UpdateError("transfer", why)
         except asyncio.TimeoutError:
             raise UpdateError("transfer", "no link") from None
         except (ProtocolError, TransportError) as error:

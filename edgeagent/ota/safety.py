@@ -6,6 +6,7 @@ makes room for the bare agent for an hour, so that it can be updated; so does a 
 by the watchdog is a crash, too.
 """
 
+import hashlib
 import json
 
 from edgeagent import log
@@ -14,7 +15,7 @@ from edgeagent.errors import ConfigError
 from edgeagent.ota import trial
 
 MAX_CRASHES = 3
-KEPT = "/agent.json"  # what the configuration was before an update, after the execution and its own path
+KEPT = "/agent.json"  # sealed: the execution, a path, and what the configuration there was before the update
 BARE_S = 3600  # what made the application crash may pass by itself
 
 
@@ -72,14 +73,17 @@ def keep(root: str, path: str, job: str) -> None:
         settled(root)
     text = read_file(path, 8192)
     if text:
-        write_atomic(root + KEPT, b"%s\n%s\n%s" % (job.encode(), path.encode(), text))
+        text = b"%s\n%s\n%s" % (job.encode(), path.encode(), text)
+        write_atomic(root + KEPT, hashlib.sha256(text).digest()[:8] + text)
 
 
 def put_back(root: str, job: "str | None" = None) -> None:
     """Once, the configuration from before the version that `job` has tried, or from before the latest one."""
     try:
-        words = (read_file(root + KEPT, 9000) or b"").split(b"\n", 2)
-        if len(words) == 3 and words[0].decode() == (job or words[0].decode()):
+        raw = read_file(root + KEPT, 9000) or b""
+        words = raw[8:].split(b"\n", 2)
+        # Which has no seal of its own: a decayed copy of it is worse than none.
+        if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8] and words[0] == (job.encode() if job else words[0]):
             if read_file(words[1].decode(), 8192) != words[2]:
                 write_atomic(words[1].decode(), words[2])
             remove_tree(root + KEPT)

@@ -5,8 +5,6 @@ An update passes: prepare (inactive slot declared unusable, then wiped) → file
 A power cut between any two flash operations leaves the active slot as it was.
 """
 
-import os
-
 from edgeagent.compat import Any, exists, make_dirs, remove_tree
 from edgeagent.errors import UpdateError
 from edgeagent.ota import trial
@@ -119,13 +117,29 @@ class Slots:
 
         return Payload(path, artifact)
 
+    def kept(self) -> "tuple[str | None, int]":
+        """(version, security version) of the one that ran before, which `activate` would run again.
+
+        Raises UpdateError "slot" if nothing is kept, "rolled-back" if that is the one that failed; OSError.
+        """
+        status = trial.status(self.root)
+        if status["state"] == "rolled_back":
+            raise UpdateError("rolled-back", status["version"])
+        slot = trial.other(status["active"])
+        known = trial.info(self.root, slot)
+        # What has been downloaded since, and has never run, is as new as the state.
+        if not known["complete"] or known.get("n", 0) >= status["n"] or not trial.filled(self.root, slot):
+            raise UpdateError("slot", "nothing is kept")
+        # Of a slot that was filled at the factory only the second is known.
+        return known.get("version") or status["previous_version"], known.get("security_version", 0)
+
     def running(self) -> "str | None":
         """The slot of what runs; "" if it is in none, None if that is not known."""
         return trial.Running.slot
 
     def version(self, agent: "Any") -> "str | None":
-        """The version that runs."""
-        return str(agent.version)
+        """The version that runs: of an update what was signed, for the bare agent in its place does not know it."""
+        return str(trial.info(self.root, self.running()).get("version") or agent.version)
 
     def runs(self, status: "dict[str, Any]") -> bool:
         """True if what runs now is what `status` has put on trial."""
@@ -144,5 +158,6 @@ class Slots:
 
     def free(self) -> int:
         """Bytes free in the file system of the slots."""
-        facts = os.statvfs(self.root)
-        return int(facts[0] * facts[3])
+        from edgeagent.space import free
+
+        return free(self.root)

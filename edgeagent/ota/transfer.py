@@ -236,7 +236,7 @@ class Fetcher:
                 body = _decode(memoryview(payload))
             if (body.get("c") or body.get("clientToken") or self._token) != self._token:
                 return
-            if "rejected" in topic:
+            if topic[len(self._topic)] == "r":  # rejected/
                 # Long member names appear too (aws-iot-protocol.md 10.2).
                 code = body.get("o") or body.get("code")
                 self._asked.clear()
@@ -246,6 +246,8 @@ class Fetcher:
                     raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
                 return
             number = body["i"]
+            if type(number) is not int:
+                raise ValueError
             size = min(_BLOCK, self._size - number * _BLOCK)
             if body["f"] != self._file or size <= 0 or number < 0:
                 return  # late answer to an earlier request

@@ -27,8 +27,8 @@ _ENOSPC = const(28)
 
 
 def read_sealed(path: str) -> "dict[str, Any] | None":
-    """The object of a sealed file, or None if it is missing, damaged or over 2048 bytes."""
-    raw = read_file(path, 2048) or b""
+    """The object of a sealed file, or None if it is missing, damaged or over 4096 bytes."""
+    raw = read_file(path, 4096) or b""
     if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:
         try:
             return json.loads(raw[8:].decode())  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from edgeagent.ota import manifest
 # Name in a trust file; the place, from 1, is the number in an envelope. Then the lengths of public keys.
 ALGORITHMS = ("ecdsa-p256", "rsa-sha256", "lms-sha256")
 _SIZES = ((64,), (256, 384, 512), (60,))
+_VERSIONS = ("agent", "firmware", "runtime")  # facts that may also be later than an artifact requires
 
 
 class Trust:
@@ -180,7 +181,7 @@ def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | No
     missing = ""
     for name, value in (info.requires or {}).items():
         have = facts.get(name)
-        if value != have and before(have, value) is not False:
+        if value != have and (name not in _VERSIONS or before(have, value) is not False):
             missing = "%s %s, here %s" % (name, value, have)
     # Going back by permission: the floor stays where it is all the same.
     allowed = running in (info.downgrade or ())

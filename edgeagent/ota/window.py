@@ -5,10 +5,10 @@ days, which may be missing, are those on which it opens; one that ends before it
 to is all day. An unset clock means that it is not open.
 """
 
-from edgeagent.compat import Any, const
+from edgeagent import clock
+from edgeagent.compat import Any
 from edgeagent.errors import JobRejected
 
-_SET = const(1767225600)  # 2026-01-01: a clock before this has not been set
 _DAYS = "MonTueWedThuFriSatSun"
 
 
@@ -26,7 +26,7 @@ def closed(window: "Any", now: int) -> str:
             days += str(at)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise JobRejected("window: must be from and to as HH:MM, days as Mon-Fri,Sun") from None
-    if now < _SET:
+    if now < clock.SET:
         return "window: the clock is not set"
     now //= 60
     minute = now % 1440

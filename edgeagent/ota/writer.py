@@ -22,9 +22,10 @@ from edgeagent.compat import const
 from edgeagent.errors import UpdateError
 
 _BLOCK = const(4096)  # LIMITS.BLOCK; a number here is smaller than a name
-_NO_MODE = const(0x8000)  # as in index.py
-_COMPLETE = const(0x4000)
-_SECOND = const(0x2000)
+# In the table, beside a file's mode: it has none; complete; under its second name.
+NO_MODE = const(0x8000)
+COMPLETE = const(0x4000)
+SECOND = const(0x2000)
 
 
 class Writer:
@@ -58,7 +59,7 @@ class Writer:
         return bool(digest.digest() == self.hashes.read(32))
 
     def entry(self, number: int) -> "tuple[int, ...]":
-        """(size, flags) of a file; see index.py."""
+        """(size, flags) of a file."""
         return struct.unpack_from("<IH", self.table, 6 * number)
 
     def name(self, number: int) -> str:
@@ -66,9 +67,9 @@ class Writer:
         self.hashes.seek(32 * (self.manifest.blocks + number))
         name = binascii.hexlify(self.hashes.read(16)).decode()
         flags = self.entry(number)[1]
-        if not flags & _NO_MODE:
+        if not flags & NO_MODE:
             name += "-%o" % (flags & 0o777)
-        return name + "x" if flags & _SECOND else name
+        return name + "x" if flags & SECOND else name
 
     def path(self, number: int) -> str:
         """Where the content of the manifest's `number`-th file is."""
@@ -97,7 +98,7 @@ class Writer:
                 size, flags = self.entry(index)
                 if at < size and view:
                     part = view[: size - at]
-                    if not flags & _COMPLETE:
+                    if not flags & COMPLETE:
                         self.open(index)
                         self._file.seek(at)
                         self._file.write(part)

@@ -43,7 +43,9 @@ class Port(Protocol):
         """Text that is the same during one boot (or process) and different after every restart."""
 
     def reset_cause(self) -> str:
-        """Why this boot happened: "power-on", "hard", "watchdog", "deep-sleep", "soft" or "unknown"."""
+        """Why this boot happened: "power-on", "hard", "watchdog", "deep-sleep", "soft", "killed" (hosts)
+        or "unknown".
+        """
 
     def reset(self) -> None:
         """Restart the device. Does not return; durable state must be written before."""

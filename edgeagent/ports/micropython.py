@@ -21,8 +21,6 @@ from edgeagent.errors import TransportError
 
 _CREDENTIAL_BYTES = const(8192)
 _BOOTS = const(8)  # whose reset causes are kept
-# No certificate of a fleet is older: a clock before this is unset, and TLS would refuse every server.
-_FLOOR = const(1767225600)  # 2026-01-01
 
 
 def _credential(path: str) -> bytes:
@@ -81,12 +79,13 @@ class MicroPythonPort:
         return facts
 
     def memory(self) -> "dict[str, int]":
+        from edgeagent.space import free
+
         gc.collect()
-        flash = os.statvfs("/")
         return {
             "free": gc.mem_free(),  # type: ignore[attr-defined]
             "used": gc.mem_alloc(),  # type: ignore[attr-defined]
-            "flash_free": flash[0] * flash[3],
+            "flash_free": free("/"),
         }
 
     def boot_id(self) -> str:
@@ -136,7 +135,7 @@ class MicroPythonPort:
     async def open_stream(self, host: str, port: int, server_hostname: str, ca: str, cert: str, key: str) -> Any:
         import ssl
 
-        if clock.now() < _FLOOR:
+        if clock.now() < clock.SET:  # TLS would refuse every server
             import ntptime
 
             try:

@@ -113,7 +113,7 @@ class Artifact(Signed):
         try:
             raw, signatures = parse_envelope(data["envelope"])
             manifest = parse_manifest(raw)
-        except UpdateError as error:
+        except (UpdateError, RecursionError) as error:
             raise InputError(f"{folder / 'envelope'}: {error}") from None
         if hashlib.sha256(data["payload"]).digest() != manifest.sha256:
             raise InputError(f"{folder / 'payload'}: does not have the hash of the manifest")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def _rows(members: dict[str, Any]) -> list[tuple[str, str]]:
         if name == "files":
             continue
         if name == "expires" and value:
-            value = f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC)"
+            with suppress(ValueError, OverflowError):  # after the year 9999
+                value = f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC)"
         if name == "keys":
             value = [f"{entry['id']} {entry['algorithm']}" for entry in value]
         if isinstance(value, dict):

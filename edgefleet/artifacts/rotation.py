@@ -36,7 +36,7 @@ class Rotation(Signed):
         try:
             text, signatures = parse_envelope((folder / "envelope").read_bytes())
             Trust(json.loads(text))
-        except (OSError, ValueError, UpdateError) as error:
+        except (OSError, ValueError, RecursionError, UpdateError) as error:
             raise InputError(f"{folder / 'envelope'}: is not a trust document: {error}") from None
         return cls(text, signatures)
 
@@ -47,7 +47,7 @@ def read_trust(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
         Trust(document)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     return dict(document)
 

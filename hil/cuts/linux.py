@@ -9,7 +9,6 @@ disk, in any order. A crash state is a moment and such a choice, linux-update/37
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import importlib
 import json
@@ -19,146 +18,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hil.cuts.recorder import Operation, Recorder
+
 ALL = 4  # so many pending operations are tried in all combinations
 TICK_S = 0.3
-Operation = tuple[Any, ...]
+MODULES = ("updates", "jobs", "identities", "deltas")  # those of board/ whose scenarios a Linux machine has
 Tree = dict[str, bytes | None]  # path: content, None for a folder
-
-
-class Recorder:
-    """Stands before `open` and `os` while it is entered, for paths below `root`. operations: (name, ..., facts).
-
-    Names: create(path, inode), truncate(inode), write(inode, place, bytes), sync(inode), rename(old, new),
-    unlink(path), mkdir(path), rmdir(path), syncdir(path).
-    """
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.world: Any = None
-        self.operations: list[Operation] = []
-        self.inodes: dict[str, int] = {}
-        self._descriptors: dict[int, str | int] = {}
-        self._number = 0
-        self._kept: dict[tuple[Any, str], Any] = {}
-
-    def add(self, *operation: Any) -> None:
-        self.operations.append((*operation, self.world.facts))
-
-    def new(self, path: str) -> int:
-        self._number += 1
-        self.inodes[path] = self._number
-        self.add("create", path, self._number)
-        return self._number
-
-    def mine(self, path: Any) -> bool:
-        return isinstance(path, str) and path.startswith(self.root)
-
-    def _open(self, path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-        real = self._kept[builtins, "open"]
-        if not self.mine(path) or not set(mode) & set("wa+"):
-            return real(path, mode, *arguments, **named)
-        there = path in self.inodes
-        file = real(path, mode, *arguments, **named)
-        inode = self.inodes[path] if there else self.new(path)
-        if there and "w" in mode:
-            self.add("truncate", inode)
-        self._descriptors[file.fileno()] = inode
-        return _File(self, inode, file)
-
-    def _os_open(self, path: Any, flags: int, *arguments: Any, **named: Any) -> int:
-        number: int = self._kept[os, "open"](path, flags, *arguments, **named)
-        if self.mine(path):
-            if flags & os.O_CREAT and path not in self.inodes:
-                self.new(path)
-            self._descriptors[number] = self.inodes.get(path, path)
-        return number
-
-    def _fsync(self, number: int) -> None:
-        held = self._descriptors.get(number)
-        if isinstance(held, int):
-            self.add("sync", held)
-        elif held is not None:
-            self.add("syncdir", held.rstrip("/"))
-
-    def _rename(self, old: Any, new: Any) -> None:
-        self._kept[os, "rename"](old, new)
-        if self.mine(old):
-            moved = [path for path in self.inodes if path == old or path.startswith(old + "/")]
-            for path in moved:
-                self.inodes[new + path[len(old) :]] = self.inodes.pop(path)
-            self.add("rename", old, new)
-
-    def _unlink(self, path: Any, **named: Any) -> None:
-        self._kept[os, "unlink"](path, **named)
-        if self.inodes.pop(path, None):
-            self.add("unlink", path)
-
-    def _link(self, old: Any, new: Any) -> None:
-        self._kept[os, "link"](old, new)
-        if self.mine(new):
-            self.inodes[new] = self.inodes[old]
-            self.add("create", new, self.inodes[new])
-
-    def _mkdir(self, path: Any, *arguments: Any) -> None:
-        self._kept[os, "mkdir"](path, *arguments)
-        if self.mine(path):
-            self.add("mkdir", path)
-
-    def _rmdir(self, path: Any, **named: Any) -> None:
-        self._kept[os, "rmdir"](path, **named)
-        if self.mine(path):
-            self.add("rmdir", path)
-
-    def _listdir(self, path: Any = ".") -> Any:
-        return sorted(self._kept[os, "listdir"](path))
-
-    def __enter__(self) -> Recorder:
-        self._kept = {}
-        for place, name, function in (
-            (os, "link", self._link),
-            (builtins, "open", self._open),
-            (os, "open", self._os_open),
-            (os, "fsync", self._fsync),
-            (os, "rename", self._rename),
-            (os, "unlink", self._unlink),
-            (os, "remove", self._unlink),
-            (os, "mkdir", self._mkdir),
-            (os, "rmdir", self._rmdir),
-            (os, "listdir", self._listdir),
-        ):
-            self._kept[place, name] = getattr(place, name)
-            setattr(place, name, function)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for (place, name), function in self._kept.items():
-            setattr(place, name, function)
-
-
-class _File:
-    """A file open for writing."""
-
-    def __init__(self, recorder: Recorder, inode: int, file: Any) -> None:
-        self._recorder = recorder
-        self._inode = inode
-        self._file = file
-
-    def write(self, data: Any) -> Any:
-        self._recorder.add("write", self._inode, self._file.tell(), bytes(data))
-        return self._file.write(data)
-
-    def __enter__(self) -> _File:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 class Disk:
@@ -176,17 +45,17 @@ class Disk:
         made.data = dict(self.data)
         return made
 
-    def apply(self, operation: Operation, half: bool = False) -> None:
-        """Do it if it can be done: what it stands on may be missing. half: of a write."""
+    def apply(self, operation: Operation, torn: str = "") -> None:
+        """Do it if it can be done: what it stands on may be missing. torn: of writes; "half", or as many "zeros"."""
         name, first = operation[:2]
         if name == "create":
             self.names[first] = operation[2]
             self.data.setdefault(operation[2], b"")
         elif name == "truncate":
-            self.data[first] = b""
+            self.data[first] = self.data.get(first, b"")[: operation[2]]
         elif name == "write":
             _, _, place, new = operation[:4]
-            new = new[: len(new) // 2] if half else new
+            new = new[: len(new) // 2] if torn == "half" else bytes(len(new)) if torn else new
             held = self.data.get(first, b"").ljust(place, b"\0")
             self.data[first] = held[:place] + new + held[place + len(new) :]
         elif name == "rename":
@@ -248,6 +117,16 @@ def _choices(count: int) -> Iterator[tuple[bool, ...]]:
         yield tuple(at < n for at in range(count))
 
 
+def put(tree: Tree, root: str) -> None:
+    """Make the files of `tree` below `root`."""
+    for path, data in tree.items():
+        if data is None:
+            os.mkdir(root + path)
+        else:
+            with open(root + path, "wb") as file:
+                file.write(data)
+
+
 def _board(name: str) -> Any:
     """A module of the part that is written for MicroPython; after `main` has seen to where the agent comes from."""
     return importlib.import_module("hil.cuts.board." + name)
@@ -257,24 +136,31 @@ class Rig:
     """One scenario, recorded."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        device = self.devices = _board("device")
-        self.scenario = (_board("scenarios").SCENARIOS | _board("deltas").SCENARIOS)[name]()
+        self.devices = _board("device")
+        self.scenario = self.scenarios()[name]()
         self.name = "linux-" + name
-        self.folder = folder
-        self.count = 0
+        self.root = str(folder / "device")  # always the same: there are paths in records
+        self.wanted: dict[str, Any] = {}  # of the task
         self.seen: set[bytes] = set()
-        root = str(folder / "first")
-        os.mkdir(root)
-        recorder = Recorder(root)
-        world: Any = device.World()
+        self.record(self.scenario.factory)
+
+    def scenarios(self) -> dict[str, Any]:
+        return {name: kind for module in MODULES for name, kind in _board(module).SCENARIOS.items()}
+
+    def record(self, fill: Callable[[str], None], facts: Any = None) -> None:
+        """fill: makes the files of a folder that are there at power-on. Raises Problem."""
+        recorder = Recorder(self.root)
+        world: Any = self.devices.World(facts)
         recorder.world = world
-        with recorder:
-            self.scenario.factory(root)
-            self.start = len(recorder.operations)
-            made = device.Device(root, self.scenario, world)
-            self.run(made)
+        os.mkdir(self.root)
+        try:
+            with recorder:
+                fill(self.root)
+                self.start = len(recorder.operations)
+                self.run(self.devices.Device(self.root, self.scenario, world))
+        finally:
+            shutil.rmtree(self.root)
         self.operations = recorder.operations
-        self.root = root
         self.last = world.facts
 
     def run(self, made: Any) -> None:
@@ -297,30 +183,23 @@ class Rig:
             else:
                 pending.append(operation)
         for chosen in _choices(len(pending)):
-            for half in (False, True):
+            for torn in ("", "half", "zeros"):
                 state = disk.copy()
                 for operation, there in zip(pending, chosen, strict=True):
                     if there:
-                        state.apply(operation, half)
+                        state.apply(operation, torn)
                 yield state.tree(self.root)
                 if not any(there and one[0] == "write" for one, there in zip(pending, chosen, strict=True)):
                     break
 
     def play(self, tree: Tree, facts: Any) -> None:
         """Power on with these files. Raises Problem."""
-        self.count += 1
-        root = self.folder / str(self.count)
-        root.mkdir()
+        os.mkdir(self.root)
         try:
-            for path, data in tree.items():
-                place = Path(str(root) + path)
-                if data is None:
-                    place.mkdir()
-                else:
-                    place.write_bytes(data)
-            self.run(self.devices.Device(str(root), self.scenario, self.devices.World(facts)))
+            put(tree, self.root)
+            self.run(self.devices.Device(self.root, self.scenario, self.devices.World(facts)))
         finally:
-            shutil.rmtree(root)
+            shutil.rmtree(self.root)
 
     def cases(self) -> Iterator[tuple[str, Tree, Any]]:
         for k in range(self.start, len(self.operations) + 1):
@@ -353,11 +232,12 @@ def main() -> None:
     shared = Path("/dev/shm")  # memory, where there is such a folder
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         try:
-            rig = Rig(name, Path(folder))
+            rig = importlib.import_module("hil.cuts.linux_image").RIGS.get(name, Rig)(name, Path(folder))
         except Exception as error:
             print(json.dumps({"bad": f"linux-{name}/clean", "problem": f"{type(error).__name__}: {error}"}))
             print(json.dumps({"end": True, "cases": 1, "states": 1, "cuts": 0, "operations": 0}))
             return
+        rig.wanted = wanted
         for one, tree, facts in rig.cases():
             if case and one != case:
                 continue

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,74 +42,67 @@ JOBS = (
     "identity",
 )
 AGENTS = ("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes")
-FIRMWARE = ("firmware", "firmware-dead", "firmware-brief", "firmware-sick", "firmware-delta")
-QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
-LINUX = (
-    "update",
-    "many",
-    "upgrade",
-    "shared",
-    "decayed",
-    "rollback",
-    "hang",
-    "first",
-    "again",
-    "config",
-    "trust",
-    "steps",
-    "identity",
+FIRMWARE = (
+    *("firmware", "firmware-dead", "firmware-brief", "firmware-sick", "firmware-delta"),
+    *("firmware-back", "firmware-back-sick", "firmware-back-lost"),
 )
+DELTAS = ("delta", "delta-bad")
+GOING_BACK = ("rollback-job", "rollback-job-bad", "rollback-job-lost")
+QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
+IMAGES = ("image", "image-dead", "image-sick", "image-foreign", "image-stuck")
+IMAGES_TWICE = ("image-twice", "image-dead-twice", "image-sick-twice")
 CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless")
+
+
+# Kind; scenarios; parts; which of these. The longest first, so that no worker is left alone with one at the end.
+FULL: tuple[tuple[str, tuple[str, ...], int, Iterable[int]], ...] = (
+    # Of records that an update has too, some of the bytes.
+    ("flip", ("update", "trust"), 12, range(12)),
+    ("flip", ("again",), 8, (0,)),
+    ("flip", ("agent-again", "rollback"), 8, range(0, 8, 4)),
+    ("flip", ("firmware",), 6, range(0, 6, 2)),
+    ("flip", ("firmware-back",), 16, range(0, 16, 8)),
+    ("flip", ("steps", "identity"), 4, range(4)),
+    ("flip", GOING_BACK, 4, (1,)),
+    ("flip", ("config",), 1, (0,)),
+    # Second cuts: at every operation of the recovery from every first cut; of most scenarios from some.
+    ("double", ("update",), 16, range(0, 16, 2)),
+    ("double", ("rollback",), 8, range(0, 8, 4)),
+    ("double", ("agent", "agent-again"), 8, (0,)),
+    ("double", ("firmware", "identity"), 6, range(0, 6, 2)),
+    ("double", ("firmware-sick",), 6, range(0, 6, 3)),
+    ("double", ("firmware-delta", "firmware-back", "firmware-back-sick"), 6, (0,)),
+    ("double", ("firmware-dead",), 9, (0,)),
+    ("double", ("trust",), 4, range(4)),
+    ("double", ("config",), 2, range(2)),
+    ("double", ("steps",), 8, range(8)),
+    ("double", ("delta",), 16, (1,)),
+    ("double", GOING_BACK, 3, (1,)),
+    ("cut", (*JOBS, *AGENTS, *FIRMWARE, *DELTAS, *GOING_BACK, "outbox-life"), 1, (0,)),
+    ("cut", ("large",), 7, (3,)),
+    ("cut", ("outbox-tight", "outbox-full"), 9, (0,)),
+    ("fault", (*JOBS, *DELTAS, *GOING_BACK), 1, (0,)),
+    ("fault", ("agent", "agent-hangs", "firmware", "firmware-sick", "firmware-back"), 1, (0,)),
+    # Reads that go wrong: all of files, some of the many of the flash.
+    ("read", ("update", "rollback"), 29, (3,)),
+    ("read", ("trust",), 5, (3,)),
+    ("misread", ("update", "rollback", "trust"), 1, (0,)),
+    ("linux", (*JOBS, *DELTAS, *IMAGES), 1, (0,)),
+    ("linux", IMAGES_TWICE, 8, (1, 5)),
+)
+EVERY = ("config", "steps")  # short enough for all tears of a second cut
 
 
 def full() -> list[Task]:
     """`make cuts`: every single cut of every scenario, faults of most, decay of every byte of the records, and second
     cuts at every operation of a recovery: of the short scenarios in every way.
     """
-    tasks = [Task(name, "cut") for name in (*JOBS, *AGENTS, *FIRMWARE)]
-    tasks += [Task(name, "fault") for name in (*JOBS, "agent", "agent-hangs", "firmware", "firmware-sick")]
-    # Of records that an update has too, some of the bytes.
-    for name, parts, step in (
-        ("update", 12, 1),
-        ("again", 8, 4),
-        ("agent-again", 8, 2),
-        ("firmware", 6, 2),
-        ("rollback", 8, 2),
-        ("trust", 12, 1),
-        ("steps", 4, 1),
-        ("identity", 4, 1),
-    ):
-        tasks += [Task(name, "flip", part, parts) for part in range(0, parts, step)]
-    tasks += [Task("config", "flip"), Task("large", "cut", 3, 7)]
-    for name in ("rollback-job", "rollback-job-bad"):
-        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "double", 1, 3), Task(name, "flip", 1, 4)]
-    # Second cuts: at every operation of the recovery from every first cut; of most scenarios from some.
-    for name, parts, step, every in (
-        ("update", 16, 1, False),
-        ("rollback", 8, 4, False),
-        ("agent", 8, 4, False),
-        ("agent-again", 8, 5, False),
-        ("firmware", 6, 2, False),
-        ("firmware-sick", 6, 3, False),
-        ("firmware-dead", 9, 9, False),
-        ("firmware-delta", 6, 6, False),
-        ("identity", 6, 2, False),
-        ("config", 2, 1, True),
-        ("steps", 8, 1, True),
-        ("trust", 4, 1, False),
-    ):
-        tasks += [Task(name, "double", part, parts, every) for part in range(0, parts, step)]
-    for name, step in (("outbox-life", 1), ("outbox-tight", 9), ("outbox-full", 9)):
-        tasks.append(Task(name, "cut", 0, step))
-    # Reads that go wrong: all of files, some of the many of the flash.
-    for name, step in (("update", 29), ("rollback", 29), ("trust", 5)):
-        tasks += [Task(name, "read", 3, step), Task(name, "misread")]
-    for name in ("delta", "delta-bad"):
-        tasks += [Task(name, "cut"), Task(name, "fault"), Task(name, "linux")]
-    tasks.append(Task("delta", "double", 1, 8))
-    tasks += [Task(name, "linux") for name in LINUX]
-    # The longest first, so that no worker is left alone with one at the end.
-    return sorted(tasks, key=lambda task: task.kind not in ("double", "flip"))
+    return [
+        Task(name, kind, part, parts, every=kind == "double" and name in EVERY)
+        for kind, names, parts, chosen in FULL
+        for name in names
+        for part in chosen
+    ]
 
 
 def sample() -> list[Task]:
@@ -126,8 +120,13 @@ def sample() -> list[Task]:
         Task("+".join(FIRMWARE), "cut", 3, 23),
         Task("many", "cut", 5, 31),
         Task("large", "cut", 5, 331),
-        Task("rollback-job+rollback-job-bad", "cut", 2, 7),
+        Task("+".join(GOING_BACK), "cut", 2, 7),
     ]
+
+
+def control(name: str) -> Task:
+    """All cuts of a careless strategy; of the long one some."""
+    return Task(name, "cut", 0, 9 if name.startswith("outbox") else 1)
 
 
 def storms(count: int, first: int = 0) -> list[Task]:

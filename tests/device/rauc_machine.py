@@ -237,6 +237,10 @@ class Machine:
         url = f"https://localhost:{self.files.server_address[1]}/{path.name}"
         return {"operation": "image", "url": url, "version": version, "size": path.stat().st_size}
 
+    def install(self, path: Path) -> None:
+        """As an operator does it at the machine."""
+        subprocess.run([self.folder / "rauc", "install", path], env=self.environment, check=True, capture_output=True)
+
     async def outcome(self, job: str, document: dict[str, Any]) -> tuple[str, dict[str, str]]:
         self.site.job(job, THING, document)
         open_ = ("QUEUED", "IN_PROGRESS")

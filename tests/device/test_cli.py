@@ -34,6 +34,9 @@ def main():
     agent.run()
 """
 
+# As if somebody stopped the service now.
+STOP = "import signal\ndef stop():\n    signal.raise_signal(signal.SIGTERM)\n"
+
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "edgeagent.cli", *arguments]
@@ -62,20 +65,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("content", "said"),
     [(None, "is missing"), ("{", "not valid JSON"), ('{"endpoint": 7}', "endpoint")],
 )
-def test_a_wrong_configuration_is_one_line_and_status_2(
+def test_a_wrong_configuration_is_one_line_and_status_78(
     name: str, content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "agent.json"
     if content is not None:
         path.write_text(content)
-    assert cli.main([name, "--config", str(path)]) == 2
+    assert cli.main([name, "--config", str(path)]) == 78
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
 
 
 def test_the_supervisor_says_a_wrong_configuration_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--supervise", "--config", str(tmp_path / "none.json")]) == 2
+    assert cli.main(["run", "--supervise", "--config", str(tmp_path / "none.json")]) == 78
     assert "none.json" in capsys.readouterr().err
 
 
@@ -140,7 +143,8 @@ def test_a_supervised_agent_runs_its_application_or_none_reboots_and_stops(tmp_p
 
 
 def test_the_log_can_be_json_lines_or_carry_the_priorities_of_the_journal(tmp_path: Path) -> None:
-    slot(tmp_path, "from edgeagent import log\ndef main():\n    log.warning('pump', 'oil %d %%', 7)\n")
+    text = "from edgeagent import log\ndef main():\n    log.warning('pump', 'oil %d %%', 7)\n    stop()\n"
+    slot(tmp_path, STOP + text)
     path = str(write_config(tmp_path))
 
     def lines(form: str) -> list[str]:
@@ -157,7 +161,7 @@ def test_the_log_can_be_json_lines_or_carry_the_priorities_of_the_journal(tmp_pa
 
 
 def test_standard_output_that_is_the_journals_gets_its_form(tmp_path: Path) -> None:
-    slot(tmp_path, "from edgeagent import log\ndef main():\n    log.error('pump', 'no oil')\n")
+    slot(tmp_path, STOP + "from edgeagent import log\ndef main():\n    log.error('pump', 'no oil')\n    stop()\n")
     path = str(write_config(tmp_path))
     with (tmp_path / "journal").open("wb+") as journal:
         status = os.fstat(journal.fileno())
@@ -182,7 +186,7 @@ def test_an_application_that_crashes_asks_for_a_restart_and_is_recorded(tmp_path
 
 
 def test_the_modules_of_the_slot_are_those_that_run(tmp_path: Path) -> None:
-    slot(tmp_path, "import sys, helper\ndef main():\n    print('ran', helper.NAME)\n")
+    slot(tmp_path, STOP + "import helper\ndef main():\n    print('ran', helper.NAME)\n    stop()\n")
     (tmp_path / "slots/a/helper.py").write_text("NAME = 'from the slot'\n")
     result = subprocess.run(
         command("run", "--config", str(write_config(tmp_path))),

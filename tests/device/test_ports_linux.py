@@ -77,6 +77,45 @@ def test_the_reset_cause_tells_a_host_boot_from_a_process_restart(tmp_path: Path
     assert in_a_process(ask, tmp_path).stdout == "power-on power-on\n"
 
 
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        ("os.kill(os.getpid(), 9)", "killed"),
+        ("os._exit(0)", "killed"),
+        ("port.ended()", "soft"),
+        ("port.reset()", "soft"),
+        ("port.limit(0, lambda: True); time.sleep(20)", "soft"),
+    ],
+)
+def test_the_reset_cause_tells_a_process_that_was_killed_from_one_that_ended(
+    end: str, cause: str, tmp_path: Path
+) -> None:
+    in_a_process("import os, time\nport.reset_cause()\nport.began()\n" + end, tmp_path)
+    assert in_a_process("print(port.reset_cause())", tmp_path).stdout == cause + "\n"
+
+
+def test_a_loss_of_power_is_no_kill(tmp_path: Path) -> None:
+    in_a_process("import os\nport.reset_cause()\nport.began()\nos._exit(0)", tmp_path)
+    for name in ("running", "kernel-boot"):
+        (tmp_path / name).write_text("another boot")
+    assert in_a_process("print(port.reset_cause())", tmp_path).stdout == "power-on\n"
+    assert in_a_process("print(port.reset_cause())", tmp_path).stdout == "soft\n"
+
+
+def test_every_port_object_of_a_process_names_the_same_reset_cause(tmp_path: Path) -> None:
+    code = "other = LinuxPort(SimpleNamespace(state_dir=port.state_dir, slots_dir=None))\n"
+    code += "print(port.reset_cause(), other.reset_cause())"
+    assert in_a_process(code, tmp_path).stdout == "power-on power-on\n"
+
+
+@pytest.mark.parametrize(("over", "status"), [("1 / 0", 75), ("True", 75), ("False", 0)])
+def test_a_limit_holds_whatever_the_program_does_and_if_its_question_fails(
+    over: str, status: int, tmp_path: Path
+) -> None:
+    code = f"import time\nport.limit(0.2, lambda: {over})\nend = time.monotonic() + 1\n"
+    assert in_a_process(code + "while time.monotonic() < end: pass", tmp_path).returncode == status
+
+
 def test_reset_ends_the_process_with_75_and_flushes_what_was_printed(tmp_path: Path) -> None:
     code = (
         "try:\n    print('last words')\n    port.reset()\n"

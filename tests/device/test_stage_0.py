@@ -16,7 +16,8 @@ from edgeagent.ota import trial
 from edgeagent.ota.generations import Generations
 from edgefleet import devices
 from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET
-from tests.device.test_trampoline import Bench
+from tests.device.bench import Bench
+from tests.support import write_files
 
 NEW = "def run(root, cause, wait):\n    print('new agent', cause)\n    while True: pass\n"
 SHOW = """import sys
@@ -30,24 +31,18 @@ def main():
 class Agents(Bench):
     """Bench with generations of the agent."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, chip: str = "unix") -> None:
+        super().__init__(folder, chip)
         self.agents = self.root / "agent"
         self.slots = Generations(str(self.agents))
         self.slot("a", SHOW)
-
-    def install(self, slot: str, files: Mapping[str, str | bytes]) -> None:
-        for path, data in files.items():
-            target = self.agents / slot / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data.encode() if isinstance(data, str) else data)
 
     def update(self, files: Mapping[str, str | bytes], version: str, running: str | None = None) -> None:
         """Put an agent on trial, as the one in slot `running` does."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.slots, "running", lambda: running or "")
             path = self.slots.prepare(version.encode().hex().ljust(64, "0"))
-        self.install(os.path.basename(path), files)
+        write_files(self.agents / os.path.basename(path), files)
         self.slots.complete("11" * 32, version, 0)
         self.slots.activate(version, "job/1", 60, "0")
 
@@ -96,6 +91,27 @@ def test_confirmed_agent_runs_and_nothing_is_written_for_it(bench: Agents) -> No
     before = trial.status(str(bench.agents))["n"]
     bench.start()
     assert f"'n': {before}," in bench.wait_under("/slots/agent/a")
+
+
+@pytest.mark.parametrize("chip", ["unix", "rp2"])
+def test_an_agent_that_waits_by_stage_0_feeds_the_watchdog(tmp_path: Path, chip: str) -> None:
+    bench = Agents(tmp_path, chip)
+    patient = """import time
+def run(root, cause, wait):
+    for n in range(20):
+        wait(1)
+        time.sleep_ms(100)
+    print("waited")
+    while True:
+        wait(1)
+"""
+    bench.update(shipped(trampoline=patient), "2")
+    bench.start()
+    try:
+        bench.wait_for("waited")
+        assert bench.board.resets == [PWRON_RESET]
+    finally:
+        bench.board.power_off()
 
 
 TORN = devices.agent_bytecode("UNIX_VIRTUAL")["edgeagent/__init__.mpy"][:3000]

@@ -6,93 +6,15 @@ The applications here are a few lines; the agent on the board is the real one, a
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeagent.ota import trial
-from edgefleet import devices
-from edgefleet.devices import FactorySlots
-from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET, VirtualBoard
-from tests.portable.ota_support import fill
-from tests.support import ROOT
-
-GOOD = """
-import sys
-def main():
-    print("app", __file__ if "__file__" in globals() else "", "VERSION")
-    while True:
-        pass
-"""
-CONFIG = {
-    "endpoint": "127.0.0.1",
-    "thing_name": "pump",
-    **{name: f"/certs/{name}.der" for name in ("ca", "certificate", "key")},
-}
-BARE = "ca.der is missing"  # the bare agent runs, and says that its credentials are not there
-
-
-def good(version: str) -> str:
-    return GOOD.replace("VERSION", f"runs {version}")
-
-
-class Bench:
-    """The file system of a board that is about to be switched on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.files = folder / "files"
-        self.root = self.files / "slots"
-        self.root.mkdir(parents=True)
-        self.configure()
-        for script in devices.BOARD_SCRIPTS:
-            text = (ROOT / "boards" / "common" / script).read_text()
-            # Time is not the subject: restarts follow at once, and a hang is noticed within a second.
-            text = text.replace("WATCHDOG_MS = 120000", "WATCHDOG_MS = 1000").replace("DAMAGED_S = 30", "DAMAGED_S = 0")
-            text = text.replace("time.sleep(1)", "time.sleep(0)")
-            (self.files / script).write_text(text)
-        for path, bytecode in devices.agent_bytecode("UNIX_VIRTUAL").items():
-            compiled = self.files / "lib" / path
-            compiled.parent.mkdir(parents=True, exist_ok=True)
-            compiled.write_bytes(bytecode)
-        self.board = VirtualBoard(folder / "board", heap="128k")
-
-    def configure(self, **members: str) -> None:
-        (self.files / "agent.json").write_text(json.dumps({**CONFIG, **members}))
-
-    def slot(self, name: str, source: str) -> None:
-        (self.root / name).mkdir(exist_ok=True)
-        (self.root / name / "app.py").write_text(source)
-
-    def index(self, name: str, files: dict[str, str]) -> None:
-        """Fill a slot as updates do."""
-        fill(str(self.root / name), {path: text.encode() for path, text in files.items()})
-
-    def on_trial(self, source: str) -> None:
-        """Slot a runs 1.0.0, slot b holds 2.0.0 as a trial."""
-        self.slot("a", good("1.0.0"))
-        slots = FactorySlots(str(self.root))
-        slots.prepare("11" * 32)
-        self.index("b", {"app.py": source})
-        slots.complete("11" * 32, "2.0.0", 0)
-        slots.activate("2.0.0", "job/1", 60, "1.0.0")
-
-    def start(self) -> VirtualBoard:
-        self.board.flash(self.files)
-        self.board.power_on()
-        return self.board
-
-    def wait(self, condition: Callable[[], bool], seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"{self.board.resets} {self.board.console[-1500:]}"
-            time.sleep(0.02)
-
-    def wait_for(self, text: str) -> None:
-        self.wait(lambda: text in self.board.console)
+from hil.virtual_board import HARD_RESET, PWRON_RESET, WDT_RESET
+from tests.device.bench import BARE, Bench, good
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from edgeagent import __version__
 from edgefleet import devices
 from edgefleet.artifacts.build import Artifact
+from edgefleet.artifacts.rotation import Rotation
 from edgefleet.cli import main
 
 
@@ -117,6 +118,47 @@ def test_wrong_input_is_one_line_that_names_it(folder: Path, capsys: pytest.Capt
     build()
     capsys.readouterr()
     assert "trust.json: keys" in refused(capsys, "verify", "out", "--trust", "trust.json")
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    """Put an artifact into folder/out whose manifest nobody has signed."""
+    assert build() == 0
+    made = Artifact.read(folder / "out")
+    Artifact(json.dumps(json.loads(made.manifest) | changes).encode(), made.blocks, made.payload).write(folder / "out")
+
+
+def test_nesting_without_end_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build() == 0
+    (folder / "deep.json").write_text("[" * 100_000)
+    Artifact(b"[" * 4000, b"", b"x").write(folder / "deep")
+    Rotation(b"[" * 4000).write(folder / "turn")
+    capsys.readouterr()
+    for arguments, named in (
+        (("out", "--trust", "deep.json"), "deep.json"),
+        (("deep",), "deep/envelope"),
+        (("turn",), "turn/envelope"),
+    ):
+        assert artifact("inspect", *arguments) == 2
+        said = capsys.readouterr().err
+        assert named in said and "recursion" in said and said.count("\n") == 1
+
+
+def test_time_beyond_all_calendars_is_shown_as_a_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(folder, expires=1 << 40)
+    capsys.readouterr()
+    assert artifact("inspect", "out") == 0
+    assert str(1 << 40) in capsys.readouterr().out
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(folder, name="a\x1b]0;owned\x07\x1b[2J\x9b\u202e")
+    capsys.readouterr()
+    assert artifact("inspect", "out") == 0
+    assert "a\\x1b]0;owned\\x07\\x1b[2J\\x9b\\u202e" in capsys.readouterr().out
+    rewrite(folder, **{"\x1b[2J": 1})
+    capsys.readouterr()
+    assert artifact("inspect", "out") == 2
+    assert "\\x1b[2J" in capsys.readouterr().err
 
 
 def test_publishing_without_a_site_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

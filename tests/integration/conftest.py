@@ -10,6 +10,7 @@ import pytest
 
 from examples.demo.judge import Judge
 from examples.demo.processes import FleetManager
+from tests.integration.link import Link
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,14 @@ def own_fleet(tmp_path: Path) -> Iterator[FleetManager]:
 @pytest.fixture(scope="module")
 def judge(fleet: FleetManager) -> Judge:
     return Judge(fleet)
+
+
+@pytest.fixture(scope="module")
+def link(fleet: FleetManager) -> Iterator[Link]:
+    """To the site's broker, for a board that is made with `link.through(fleet)`."""
+    link = Link(fleet.ready["endpoint"], fleet.ready["mqtt_port"])
+    yield link
+    link.close()
 
 
 @pytest.fixture

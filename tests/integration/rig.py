@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,34 @@ class Rig:
         (source / "data.bin").write_bytes(data)
         self._release(source, version)
 
+    @contextmanager
+    def switched_on(self) -> Iterator[None]:
+        """Runs 1.0.0 at the start, and is off at the end."""
+        self.board.power_on()
+        try:
+            self.wait_running("1.0.0")
+            yield
+        finally:
+            self.board.power_off()
+
     def wait_running(self, version: str, seconds: float = 40) -> None:
         """Connected, and reporting `version`."""
         query = f"thingName:{self.thing} AND shadow.reported.firmware:{version} AND connectivity.connected:true"
         wait_for(lambda: self.judge.search(query) or None, self.state, seconds)
 
-    def publish(self, version: str) -> dict[str, Any]:
-        """Put a release on the site; returns the job document that rolls it out."""
-        document: dict[str, Any] = json.loads(
-            self.fleet.run("artifact", "publish", str(self.folder / version), "--json")
-        )["document"]
+    def publish(self, version: str, *options: str) -> dict[str, Any]:
+        """Put a release on the site; returns the job document that rolls it out. options: of the command."""
+        shown = self.fleet.run("artifact", "publish", str(self.folder / version), *options, "--json")
+        document: dict[str, Any] = json.loads(shown)["document"]
         return document
 
     def create_job(self, job: str, document: dict[str, Any]) -> None:
         arn = self.judge.iot.describe_thing(thingName=self.thing)["thingArn"]
         self.judge.iot.create_job(jobId=job, targets=[arn], document=json.dumps(document))
+
+    def percent(self, job: str) -> int:
+        """How far the download is, 0 before it began."""
+        return int(self.judge.details(job, self.thing).get("percent") or 0)
 
     def outcome(self, job: str, seconds: float = 90) -> tuple[str, dict[str, str]]:
         """Wait for the terminal status: (status, statusDetails)."""

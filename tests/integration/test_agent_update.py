@@ -19,6 +19,7 @@ from edgefleet.artifacts.build import build
 from examples.demo.judge import Judge, wait_for
 from examples.demo.processes import FleetManager
 from tests.integration.rig import Rig
+from tests.support import write_files
 
 BOARD = "UNIX_VIRTUAL"
 SEED = 20261201
@@ -35,10 +36,8 @@ class Patient(Rig):
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig = Patient(fleet, judge, tmp_path_factory.mktemp("rig"), "agent-board", HEAP)
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    with rig.switched_on():
+        yield rig
 
 
 def agent(rig: Rig) -> str:
@@ -63,20 +62,13 @@ def publish(rig: Rig, version: str) -> dict[str, Any]:
 def publish_bad(rig: Rig, version: str, spoil: Callable[[Path], None]) -> dict[str, Any]:
     """spoil: changes the agent's files in a folder before they are signed."""
     source = rig.folder / f"bad-{version}"
-    for path, data in devices.agent_bytecode(BOARD, devices.OPTIMISE, version).items():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        (source / path).write_bytes(data)
+    write_files(source, devices.agent_bytecode(BOARD, devices.OPTIMISE, version))
     spoil(source / "edgeagent")
     made = build(source, name="edgeagent", version=version, boards=[BOARD], type="agent")
     sign.sign(made, rig.key)
     made.write(rig.folder / f"agent-{version}")
     document: dict[str, Any] = json.loads(rig.fleet.run("artifact", "publish", str(rig.folder / f"agent-{version}")))
     return document
-
-
-def percent(rig: Rig, job: str) -> int:
-    """How far the download is, 0 before it began."""
-    return int(rig.judge.details(job, rig.thing).get("percent") or 0)
 
 
 def test_board_updates_its_agent_and_reports_the_new_one(rig: Rig) -> None:
@@ -92,7 +84,7 @@ def test_agent_before_is_replaced_by_the_next_through_kills_at_random_moments(ri
     chance = random.Random(SEED)
     rig.create_job("agent-2", {**publish(rig, "1.0.2"), "rate": RATE})
     for n in range(KILLS):
-        wait_for(lambda least=15 * n + 10: percent(rig, "agent-2") >= least or None, rig.state, 60)  # type: ignore[misc]
+        wait_for(lambda least=15 * n + 10: rig.percent("agent-2") >= least or None, rig.state, 60)  # type: ignore[misc]
         threading.Event().wait(chance.random())  # the moment of the cut is the subject of the test
         rig.board.kill()
     status, details = rig.outcome("agent-2", 180)

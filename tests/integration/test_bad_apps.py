@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 from examples.demo.judge import Judge
 from examples.demo.processes import FleetManager
 from hil.virtual_board import VirtualBoard
-from tests.integration.bad_apps import APPS, play, status
+from tests.integration.bad_apps import files_of, play, status
 from tests.integration.rig import Rig
+from tests.support import write_files
 
 # Each for a way of its own back; `make bad-apps` plays all.
 SAMPLE = (
@@ -48,18 +48,13 @@ def test_the_board_comes_back_within_three_boots_and_says_why(name: str, tmp_pat
 class Site(Rig):
     """A board whose trials take ten seconds, and its releases."""
 
-    def _files(self, heap: str) -> Path:
-        files = super()._files(heap)
-        path = files / "agent.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "confirm_within": 10}))
-        return files
+    settings = {"confirm_within": 10}
 
     def add_bad(self, name: str) -> str:
         """A release of one bad application; its version."""
         version = f"9.{list(DELIVERED).index(name)}.0"
         source = self.folder / f"source-{version}"
-        source.mkdir()
-        (source / "app.py").write_text((APPS / f"{name}.py").read_text())
+        write_files(source, files_of(name))
         self._release(source, version)
         return version
 
@@ -67,10 +62,8 @@ class Site(Rig):
 @pytest.fixture
 def site(fleet: FleetManager, judge: Judge, folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     one = Site(fleet, judge, folder, "bad-" + request.node.callspec.id.replace("_", "-"), heap="160k")
-    one.board.power_on()
-    one.wait_running("1.0.0")
-    yield one
-    one.board.power_off()
+    with one.switched_on():
+        yield one
 
 
 @pytest.mark.parametrize("name", DELIVERED)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -14,30 +12,18 @@ import pytest
 from edgefleet.artifacts.build import Artifact
 from examples.demo.judge import Judge, wait_for
 from examples.demo.processes import FleetManager
+from tests.integration.link import SESSION_BYTES, Link
 from tests.integration.rig import Rig
-from tests.integration.test_transfer import Link
 
 SEED = 20261123
 DATA_BYTES = 100_000
-SESSION_BYTES = 24_000  # TLS handshake, job document, shadow and the rest of a session
-
-
-@pytest.fixture(scope="module")
-def link(fleet: FleetManager) -> Iterator[Link]:
-    link = Link(fleet.ready["endpoint"], fleet.ready["mqtt_port"])
-    yield link
-    link.close()
 
 
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, link: Link, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    through = copy.copy(fleet)
-    through.ready = {**fleet.ready, "mqtt_port": link.port}
-    rig = Rig(through, judge, tmp_path_factory.mktemp("rig"), "delta-board", heap="192k")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    rig = Rig(link.through(fleet), judge, tmp_path_factory.mktemp("rig"), "delta-board", heap="192k")
+    with rig.switched_on():
+        yield rig
 
 
 def data(version: int) -> bytes:
@@ -55,12 +41,7 @@ def running(rig: Rig) -> str:
 
 def publish(rig: Rig, version: str) -> dict[str, Any]:
     """With patches for what the device runs, from the releases that the rig has built."""
-    query = f"thingName:{rig.thing}"
-    shown = rig.fleet.run(
-        "artifact", "publish", str(rig.folder / version), "--delta-for", query, "--library", str(rig.folder), "--json"
-    )
-    document: dict[str, Any] = json.loads(shown)["document"]
-    return document
+    return rig.publish(version, "--delta-for", f"thingName:{rig.thing}", "--library", str(rig.folder))
 
 
 def update(rig: Rig, link: Link, version: str, document: dict[str, Any]) -> tuple[int, dict[str, str]]:

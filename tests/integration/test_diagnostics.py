@@ -76,10 +76,8 @@ def bulk(lines: list[dict[str, Any]]) -> str:
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BulkRig]:
     rig = BulkRig(fleet, judge, tmp_path_factory.mktemp("rig"), "bulk-board")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    with rig.switched_on():
+        yield rig
 
 
 def check(rig: BulkRig, job: str, resets: bool = False) -> None:

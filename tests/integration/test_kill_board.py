@@ -23,10 +23,8 @@ DELAYS_MS = [random.Random(SEED - n).randrange(100, 3000) for n in range(4)]
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig = Rig(fleet, judge, tmp_path_factory.mktemp("rig"), "cut-board")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    with rig.switched_on():
+        yield rig
 
 
 @pytest.fixture

@@ -131,9 +131,7 @@ def test_a_bulk_task_goes_on_where_it_was(own_fleet: FleetManager, tmp_path: Pat
 def test_an_update_in_flight_survives_kill_9_of_the_fleet_manager(own_fleet: FleetManager, tmp_path: Path) -> None:
     judge = Judge(own_fleet)
     rig = Rig(own_fleet, judge, tmp_path, "survivor")
-    rig.board.power_on()
-    try:
-        rig.wait_running("1.0.0")
+    with rig.switched_on():
         chance = random.Random(SEED)
         for number, version in enumerate(("2.0.0", "1.0.0", "2.0.0")):
             rig.create_job(f"u-{number}", rig.publish(version))
@@ -143,5 +141,3 @@ def test_an_update_in_flight_survives_kill_9_of_the_fleet_manager(own_fleet: Fle
             status, details = rig.outcome(f"u-{number}")
             assert status == "SUCCEEDED", (details, rig.state())
             rig.wait_running(version)
-    finally:
-        rig.board.power_off()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import json
 import random
 import threading
@@ -16,68 +14,28 @@ import pytest
 from examples.demo.judge import Judge, wait_for
 from examples.demo.processes import FleetManager
 from hil import link_faults
+from tests.integration.link import SESSION_BYTES, Link
 from tests.integration.rig import Rig
 
 SEED = 20261125
 DATA_BYTES = 200_000
 KILLS = 6
-SESSION_BYTES = 24_000  # TLS handshake, job document, shadow and the rest of a session, and what was under way at a cut
 RATE = 15_000  # bytes a second, where a test needs time in the middle of a download
-
-
-class Link:
-    """The proxy between the board and the broker, in a thread; counts what comes down."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.down = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.proxy = link_faults.LinkFaults(host, port)
-        passing = link_faults._Connection._pass
-
-        async def counted(connection: Any, data: bytes, writer: asyncio.StreamWriter) -> None:
-            if connection is self.proxy._latest and writer.get_extra_info("sockname")[1] == self.port:
-                self.down += len(data)
-            await passing(connection, data, writer)
-
-        link_faults._Connection._pass = counted  # type: ignore[method-assign]
-        self._restore = passing
-        self.port = asyncio.run_coroutine_threadsafe(self.proxy.start(), self._loop).result(10)
-
-    def close(self) -> None:
-        link_faults._Connection._pass = self._restore  # type: ignore[method-assign]
-        asyncio.run_coroutine_threadsafe(self.proxy.stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def link(fleet: FleetManager) -> Iterator[Link]:
-    link = Link(fleet.ready["endpoint"], fleet.ready["mqtt_port"])
-    yield link
-    link.close()
 
 
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, link: Link, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    through = copy.copy(fleet)
-    through.ready = {**fleet.ready, "mqtt_port": link.port}
-    rig = Rig(through, judge, tmp_path_factory.mktemp("rig"), "transfer-board")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    rig = Rig(link.through(fleet), judge, tmp_path_factory.mktemp("rig"), "transfer-board")
+    with rig.switched_on():
+        yield rig
 
 
 @pytest.fixture(scope="module")
 def wide(fleet: FleetManager, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A board with more heap: here TLS takes its buffers from it, elsewhere from memory of its own."""
     rig = Rig(fleet, judge, tmp_path_factory.mktemp("wide"), "https-board", heap="192k")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    with rig.switched_on():
+        yield rig
 
 
 @pytest.fixture
@@ -90,13 +48,15 @@ def release(rig: Rig, request: pytest.FixtureRequest) -> str:
     return version
 
 
-def percent(rig: Rig, job: str) -> int:
-    """How far the download is, 0 before it began."""
-    return int(rig.judge.details(job, rig.thing).get("percent") or 0)
-
-
 def wait_downloading(rig: Rig, job: str, least: int) -> None:
-    wait_for(lambda: percent(rig, job) >= least or None, rig.state, 60)
+    wait_for(lambda: rig.percent(job) >= least or None, rig.state, 60)
+
+
+def create_as_an_operator(rig: Rig, job: str, document: dict[str, Any]) -> None:
+    """By the command, which lets the service put URLs in."""
+    path = rig.folder / f"{job}.json"
+    path.write_text(json.dumps(document))
+    rig.fleet.run("job", "create", job, "--document", str(path), "--target", f"thing/{rig.thing}")
 
 
 def succeeds(rig: Rig, job: str, version: str, seconds: float = 120) -> None:
@@ -115,28 +75,20 @@ def test_over_mqtt(rig: Rig, release: str) -> None:
 def test_over_https_with_the_urls_that_the_service_puts_in(wide: Rig) -> None:
     rig, release = wide, "4.0.0"
     rig.add_release(release, random.Random(SEED).randbytes(DATA_BYTES))
-    document = json.loads(rig.fleet.run("artifact", "publish", str(rig.folder / release), "--https", "--json"))[
-        "document"
-    ]
+    document = rig.publish(release, "--https")
     assert set(document["urls"]) == {"envelope", "blocks", "payload"}
     rig.judge.iot.delete_stream(streamId=document["stream"])  # nobody can have it from there
-    path = rig.folder / "https.json"
-    path.write_text(json.dumps(document))
-    rig.fleet.run("job", "create", "https", "--document", str(path), "--target", f"thing/{rig.thing}")
+    create_as_an_operator(rig, "https", document)
     succeeds(rig, "https", release)
 
 
 def test_https_object_that_is_gone_ends_the_job(wide: Rig) -> None:
     rig, release = wide, "4.1.0"
     rig.add_release(release, random.Random(SEED + 1).randbytes(DATA_BYTES))
-    document = json.loads(rig.fleet.run("artifact", "publish", str(rig.folder / release), "--https", "--json"))[
-        "document"
-    ]
+    document = rig.publish(release, "--https")
     key = f"{document['stream']}/payload"
     rig.judge.s3.delete_object(Bucket="edgeagent-artifacts", Key=key)
-    path = rig.folder / "gone.json"
-    path.write_text(json.dumps(document))
-    rig.fleet.run("job", "create", "https-gone", "--document", str(path), "--target", f"thing/{rig.thing}")
+    create_as_an_operator(rig, "https-gone", document)
     status, details = rig.outcome("https-gone", 60)
     assert (status, details["reason"]) == ("FAILED", "transfer: HTTP 404 NoSuchKey"), rig.state()
 

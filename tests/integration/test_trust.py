@@ -15,9 +15,7 @@ from tests.integration.rig import Rig
 
 def test_keys_are_rotated_and_only_the_new_ones_can_publish(fleet: FleetManager, judge: Judge, folder: Path) -> None:
     rig = Rig(fleet, judge, folder, "trusting-board", heap="144k")
-    rig.board.power_on()
-    try:
-        rig.wait_running("1.0.0")
+    with rig.switched_on():
         keys = [folder / "new-rsa", folder / "new-lms"]
         for path, kind in zip(keys, ("rsa-2048", "lms-h5"), strict=True):
             sign.generate_key(path, kind)
@@ -43,5 +41,3 @@ def test_keys_are_rotated_and_only_the_new_ones_can_publish(fleet: FleetManager,
         status, details = rig.outcome("new-keys")
         assert status == "SUCCEEDED", (details, rig.state())
         rig.wait_running("2.0.0")
-    finally:
-        rig.board.power_off()

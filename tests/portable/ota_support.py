@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Artifacts made and signed with nothing but the standard library, for update tests on both runtimes."""
 
+import asyncio
 import binascii
 import hashlib
 import json
 import os
 
 from edgeagent import compat, p256
+from edgeagent.errors import UpdateError
 from edgeagent.ota import trial
 from edgeagent.ota.manifest import MAGIC
 
@@ -131,6 +133,30 @@ class Artifact:
     def job(self, stream="s1"):
         sizes = {"envelope": len(self.envelope), "blocks": len(self.blocks), "payload": len(self.payload)}
         return {"operation": "ota", "stream": stream, "artifact": sizes}
+
+
+def refusal(test, code, action, *arguments, **named):
+    """The text of the UpdateError, one with `code`, that an action ends with."""
+    with test.assertRaises(UpdateError) as caught:
+        action(*arguments, **named)
+    test.assertEqual(caught.exception.code, code)
+    return str(caught.exception)
+
+
+async def turns_during(work):
+    """How many turns another task has while a coroutine runs."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await work
+    task.cancel()
+    return turns
 
 
 _MINE = os.urandom(6).hex()  # test processes share a working folder

@@ -129,6 +129,29 @@ class Service:
     def stop(self):
         self._task.cancel()
 
+    async def during(self, work):
+        """The outcome of a coroutine that has the service."""
+        self.start()
+        try:
+            return await work
+        finally:
+            self.stop()
+
+    async def until(self, count, work):
+        """Run a coroutine until `count` data messages were sent, then cancel it, as a stopping agent does."""
+        self.start()
+        self.limit = count
+        task = asyncio.create_task(work)
+        await self.reached.wait()
+        while not task.done():
+            task.cancel()  # asyncio of Python 3.11 may lose one
+            await asyncio.sleep(0)
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        self.stop()
+
     async def _serve(self):
         while True:
             while self._queue:
@@ -234,6 +257,7 @@ class Job:
     """The context that the runner gives to a handler."""
 
     def __init__(self, agent, document, job_id="job", execution=1):
+        self.queued = 1
         self.agent = agent
         self.document = document
         self.id = job_id

@@ -6,7 +6,7 @@ import binascii
 import io
 import unittest
 
-from edgeagent import compat
+from edgeagent import compat, space
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.ota import delta
@@ -254,6 +254,22 @@ class Job(Case):
         self.assertEqual(why, None)
         self.assertEqual(set(files), {0, 1, 3})
 
+    def test_messages_that_come_while_it_is_decoded_do_not_spoil_it(self):
+        def disturbed(*arguments):
+            for _ in apply(*arguments):
+                packet = self.agent.client.spare
+                packet[:] = b"\xff" * len(packet)
+                yield
+
+        self.service.spare = bytearray(BLOCK + 400)
+        apply, delta.apply = delta.apply, disturbed
+        try:
+            files, why = self.update()
+        finally:
+            delta.apply = apply
+        self.assertEqual(why, None)
+        self.assertEqual(set(files), {0, 1, 3})
+
     def test_what_runs_is_not_listed(self):
         files, why = self.update(document=self.document(**{"from": "11" * 32}))
         self.assertEqual(why, "none from " + self.first.digest)
@@ -300,13 +316,13 @@ class Job(Case):
 
             @staticmethod
             def statvfs(path):
-                return 4096, 4096, 2, 2
+                return 1 << 20, 4096, 99, 99, 0 if path.endswith("/patch") else 99, 9
 
-        real, delta.os = delta.os, Full
+        real, space.os = space.os, Full
         try:
             self.assertEqual(self.update()[1], "ValueError: no space")
         finally:
-            delta.os = real
+            space.os = real
 
     def test_no_memory_restarts_once_and_then_falls_back(self):
         def none(*_):
@@ -333,18 +349,7 @@ class Job(Case):
         """Run until `count` data messages were sent."""
         job = Context(self.agent, document or self.document(), "job", 2)
         job.data = {}
-
-        async def scenario():
-            self.service.start()
-            self.service.limit = count
-            task = asyncio.create_task(ota.run(job))
-            await self.service.reached.wait()
-            while not task.done():
-                task.cancel()  # asyncio of Python 3.11 may lose one
-                await asyncio.sleep(0)
-            self.service.stop()
-
-        asyncio.run(scenario())
+        asyncio.run(self.service.until(count, ota.run(job)))
         self.boot("2.0.0", "power-on")
 
     def test_no_block_of_the_patch_comes_twice(self):

@@ -237,14 +237,12 @@ class Collectors(World):
         async def mine():
             await asyncio.Event().wait()
 
-        wait_for = asyncio.wait_for
-        diagnostics.asyncio = self
+        wait_for = diagnostics.wait_for
+        diagnostics.wait_for = lambda awaitable, seconds: wait_for(awaitable, 0.01)
         try:
-            self.wait_for = lambda awaitable, seconds: wait_for(awaitable, 0.01)
-            self.CancelledError = asyncio.CancelledError
             self.assertIn("no chunk within", self.error(self.gather(mine), "mine"))
         finally:
-            diagnostics.asyncio = asyncio
+            diagnostics.wait_for = wait_for
 
     def test_an_endless_one_is_cut_at_the_limit_and_leaves_room_for_the_others(self):
         closed = []

@@ -110,6 +110,24 @@ class Requests(unittest.TestCase):
         self.assertEqual(len(text), 1024)
         self.assertTrue(len(self.port.stream.answers) > 90)
 
+    def test_an_answer_that_trickles_is_not_waited_for(self):
+        class Trickle(Stream):
+            async def read(self, n):
+                await asyncio.sleep(0.01)
+                return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+        saved, https.ANSWER_S = https.ANSWER_S, 0.2
+        try:
+            for answers in ([b"H"], [b"HTTP/1.1 404 Not Found\r\n\r\n", b"x"]):
+                port = Port(())
+                port.stream = Trickle(answers)
+                with self.assertRaises(TransportError) as caught:
+                    asyncio.run(https.request(port, "GET", URL, "ca.der"))
+                self.assertEqual(str(caught.exception), "objects.example: no answer")
+                self.assertTrue(port.stream.closed)
+        finally:
+            https.ANSWER_S = saved
+
     def test_an_answer_that_is_no_http_is_refused(self):
         for answers in (
             [b"SSH-2.0-OpenSSH\r\n\r\n"],

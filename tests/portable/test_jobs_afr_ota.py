@@ -61,15 +61,7 @@ class Update(Case):
     def run_job(self, execution=1, **behaviour):
         self.job = Job(self.agent, behaviour.pop("document", None) or document(self.artifact), "job", execution)
         self.reports = self.job.reports
-
-        async def scenario():
-            self.service.start()
-            try:
-                return await afr_ota.run(self.job)
-            finally:
-                self.service.stop()
-
-        return asyncio.run(scenario())
+        return asyncio.run(self.service.during(afr_ota.run(self.job)))
 
     def test_it_is_installed_tried_confirmed_and_reported_as_aws_dashboards_read_it(self):
         self.reset()
@@ -89,14 +81,14 @@ class Update(Case):
         self.assertEqual(self.reports[-1][1]["updatedBy"], "0x1000000")
         self.assertEqual(self.service.requests, [])
 
-    def test_without_mqtt_among_the_protocols_it_comes_from_the_presigned_url(self):
+    def test_without_mqtt_among_the_protocols_it_comes_from_the_presigned_url_whatever_its_number(self):
         server = Server(b"".join(self.artifact.parts()))
         self.agent.open_stream = server.open_stream
         self.agent.connected = server.connected
         self.agent.config.ca = self.agent.config.https_ca = "ca.der"
         self.agent.pause = 0
         self.service.close = server.close
-        entry = {"update_data_url": URL, "auth_scheme": "aws.s3.presigned"}
+        entry = {"update_data_url": URL, "auth_scheme": "aws.s3.presigned", "fileid": 2}
         self.assertRaises(
             Reset,
             lambda: self.run_job(document=document(self.artifact, protocols=["HTTP"], streamname=None, file=entry)),
@@ -126,20 +118,7 @@ class Update(Case):
 
     def test_after_a_restart_only_what_is_missing_is_fetched(self):
         job = Job(self.agent, document(self.artifact))
-
-        async def scenario():
-            self.service.start()
-            self.service.limit = 6
-            task = asyncio.create_task(afr_ota.run(job))
-            await self.service.reached.wait()
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
-            self.service.stop()
-
-        asyncio.run(scenario())
+        asyncio.run(self.service.until(6, afr_ota.run(job)))
         self.boot("1.0.0", "power-on")
         self.reset()
         self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))

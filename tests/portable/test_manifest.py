@@ -373,13 +373,14 @@ class Rules(Case):
         return facts
 
     def test_requirements_are_least_versions_or_exact_texts(self):
-        facts = self.facts(agent="0.10.0", partitions="ota", firmware="1.4.0")
+        facts = self.facts(agent="0.10.0", partitions="ota", firmware="1.4.0", modem="3", hardware="7")
         for requires in (
             {"agent": "0.9"},
             {"agent": "0.10"},
             {"agent": "0.10.0", "partitions": "ota"},
             {"runtime": "1.29.0"},
             {"firmware": "1.4.0-rc1"},
+            {"modem": "3", "hardware": "7"},
         ):
             self.check(facts=facts, requires=requires)
         for requires in (
@@ -390,6 +391,9 @@ class Rules(Case):
             {"flash": "4"},
             {"agent": "0.9", "firmware": "1.5"},
             {"agent": "new"},
+            {"modem": "2"},
+            {"modem": "3.0"},
+            {"hardware": "2"},
         ):
             self.refused("requires", facts=facts, requires=requires)
 

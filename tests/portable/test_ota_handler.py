@@ -6,12 +6,23 @@ import json
 import unittest
 
 from edgeagent import compat, log
-from edgeagent.errors import JobFailed, JobRejected, UpdateError
+from edgeagent.errors import JobFailed, JobRejected
 from edgeagent.jobs import ota
 from edgeagent.limits import LIMITS
 from edgeagent.ota import admit, guard, trial
 from edgeagent.ota.transfer import Fetcher
-from tests.portable.ota_support import BLOCK, Artifact, Key, damage, entries, fresh, pattern, slot_contents, trust
+from tests.portable.ota_support import (
+    BLOCK,
+    Artifact,
+    Key,
+    damage,
+    entries,
+    fresh,
+    pattern,
+    refusal,
+    slot_contents,
+    trust,
+)
 from tests.portable.ota_world import Agent, Job, Reset, Service
 
 OLD = b"VERSION = 1"
@@ -57,7 +68,6 @@ class Case(unittest.TestCase):
             setattr(self.job, name, value)
 
         async def scenario():
-            self.service.start()
             # As the agent does from its start. A reset leaves through the handler's own task, the first to notice it.
             watch = asyncio.create_task(self.watched(asyncio.current_task()))
             try:
@@ -68,9 +78,8 @@ class Case(unittest.TestCase):
                 raise
             finally:
                 watch.cancel()
-                self.service.stop()
 
-        return asyncio.run(scenario())
+        return asyncio.run(self.service.during(scenario()))
 
     async def watched(self, handler):
         try:
@@ -83,10 +92,7 @@ class Case(unittest.TestCase):
         self.assertRaises(Reset, lambda: self.run_job(**behaviour))
 
     def refused(self, code, **behaviour):
-        with self.assertRaises(UpdateError) as caught:
-            self.run_job(**behaviour)
-        self.assertEqual(caught.exception.code, code)
-        return str(caught.exception)
+        return refusal(self, code, self.run_job, **behaviour)
 
     def status(self):
         return trial.status(self.root)
@@ -156,20 +162,7 @@ class Interrupted(Case):
     def stop_after(self, count):
         """Run until `count` data messages were sent, then end the handler as a stopping agent does."""
         job = Job(self.agent, self.artifact.job())
-
-        async def scenario():
-            self.service.start()
-            self.service.limit = count
-            task = asyncio.create_task(ota.run(job))
-            await self.service.reached.wait()
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
-            self.service.stop()
-
-        asyncio.run(scenario())
+        asyncio.run(self.service.until(count, ota.run(job)))
 
     def test_cut_between_activation_and_reset(self):
         class Dead(BaseException):

@@ -10,7 +10,7 @@ import hashlib
 import sys
 import unittest
 
-from edgeagent import compat
+from edgeagent import compat, space
 from edgeagent.errors import UpdateError
 from edgeagent.ota import delta, trial
 from hil import esp32_tables as esp
@@ -405,8 +405,134 @@ class TestFirmware(Case):
         self.assertEqual(trial.status(ROOT + "/firmware")["state"], "trial")
 
 
-if __name__ == "__main__":
-    unittest.main()
+class TestKept(Case):
+    """The way back after a confirmed update."""
+
+    def kept(self):
+        return self.target().kept()
+
+    def back(self):
+        """Go back, to the confirmation."""
+        target = self.target()
+        target.kept()
+        target.activate("v1", "back/1", 60, "v2")
+        self.restart()
+        self.target().confirm()
+
+    def test_the_image_before_is_kept_with_its_version_and_level(self):
+        self.chip()
+        self.update(NEW, "a1")
+        self.assertEqual(self.kept(), ("v1", 0))
+        self.update(OLD, "a2")
+        self.assertEqual(self.kept(), ("v2", 3))
+
+    def test_asking_writes_nothing(self):
+        self.chip()
+        self.update(NEW, "a1")
+        before = bytes(self.flash.data), trial.status(ROOT + "/firmware")
+        self.kept()
+        self.assertEqual((bytes(self.flash.data), trial.status(ROOT + "/firmware")), before)
+
+    def test_nothing_is_kept_before_the_first_update(self):
+        self.chip(ota_0=OLD, ota_1=NEW)
+        self.assertEqual(self.code(self.kept), "slot")
+
+    def test_going_back_is_a_trial_that_can_be_confirmed(self):
+        self.chip()
+        self.update(NEW, "a1")
+        target = self.target()
+        target.kept()
+        target.activate("v1", "back/1", 60, "v2")
+        one = self.restart()
+        target = self.target()
+        status = trial.status(target.root)
+        self.assertEqual((one.running[0], status["active"], status["state"]), ("ota_0", "ota_0", "trial"))
+        self.assertTrue(target.runs(status))
+        target.confirm()
+        self.assertEqual(self.restart().running[0], "ota_0")
+        self.assertEqual(trial.status(target.root)["floor"], 3)
+
+    def test_a_second_time_it_goes_forth_again(self):
+        self.chip()
+        self.update(NEW, "a1")
+        self.back()
+        self.assertEqual(self.target().old(), None)
+        self.assertEqual(self.kept(), ("v2", 3))
+        self.back()
+        self.assertEqual((self.one.running[0], self.target().old().artifact), ("ota_1", "a1"))
+
+    def test_an_older_image_that_is_interrupted_too_often_makes_room_for_the_one_that_was_left(self):
+        self.chip()
+        self.update(NEW, "a1")
+        target = self.target()
+        target.kept()
+        target.activate("v1", "back/1", 60, "v2")
+        for _ in range(3):
+            self.assertEqual(self.restart().running[0], "ota_0")
+            self.assertEqual(self.restart().running[0], "ota_1")
+            self.assertTrue(not self.target().runs(trial.status(target.root)))
+        status = trial.status(target.root)
+        self.assertEqual((status["state"], status["active"]), ("rolled_back", "ota_1"))
+        self.assertEqual(self.target().old().artifact, "a1")
+        self.assertEqual(self.code(self.kept), "rolled-back")
+
+    def test_an_image_that_failed_its_trial_is_not_kept(self):
+        self.chip()
+        self.filled(NEW, "a1").activate("v2", "job/1", 60)
+        self.restart()
+        trial.failed(ROOT + "/firmware", "enough")
+        self.restart()
+        self.assertEqual(self.code(self.kept), "rolled-back")
+
+    def test_one_erased_block_of_a_download_and_nothing_is_kept(self):
+        self.chip()
+        self.update(NEW, "a1")
+        target = self.target()
+        place = target.prepare("a2")
+        self.assertEqual(self.kept(), ("v1", 0))  # nothing has been written yet
+        manifest = Manifest(app_image("v3", "well", 9000))
+        target.writer(place, manifest, Hashes(manifest.hashes))
+        target.other.ioctl(6, 0)
+        self.assertEqual(self.code(self.kept), "slot")
+
+    def test_a_complete_download_that_was_never_activated_is_not_what_was_kept(self):
+        self.chip()
+        self.update(NEW, "a1")
+        self.filled(app_image("v3", "well", 5000), "a3")
+        self.assertEqual(self.code(self.kept), "slot")
+
+    def test_any_bit_of_the_partition_counts(self):
+        self.chip()
+        self.update(NEW, "a1")
+        for at in (0x10000, 0x10000 + len(OLD), 0x1FFFF):
+            self.flash.data[at] ^= 16
+            self.assertEqual(self.code(self.kept), "slot")
+            self.flash.data[at] ^= 16
+        self.assertEqual(self.kept(), ("v1", 0))
+
+    def test_not_if_another_image_runs_than_the_record_says(self):
+        """Somebody has erased otadata: what runs is what would be gone back to."""
+        self.chip()
+        self.update(NEW, "a1")
+        self.one.erase(0xE000, 4096)
+        self.assertEqual(self.restart().running[0], "ota_0")
+        self.assertEqual(self.code(self.kept), "slot")
+
+    def test_not_while_what_runs_is_not_confirmed(self):
+        self.chip()
+        self.update(NEW, "a1")
+        self.one.erase(0xE000, 4096)
+        self.one.program(0xE000, esp.record(2, esp.NEW))  # by a cable
+        self.assertEqual(self.restart().running[0], "ota_1")
+        self.assertEqual(self.code(self.kept), "busy")
+
+    def test_of_three_partitions_it_is_the_one_that_was_left_and_not_the_next_one(self):
+        self.chip((), TABLE + (("ota_2", esp.APP, esp.OTA_0 + 2, 0x30000, 0x10000),))
+        self.update(NEW, "a1")
+        self.assertEqual(self.kept(), ("v1", 0))
+        self.back()
+        self.assertEqual(self.one.running[0], "ota_0")
+        self.assertEqual(self.kept(), ("v2", 3))
 
 
 class TestDelta(Case):
@@ -494,7 +620,7 @@ class TestDelta(Case):
         class Small:
             @staticmethod
             def statvfs(path):
-                return 1, 1, room, room
+                return 1, 1, room, room, room, 9
 
         async def run():
             await writer.resume()
@@ -503,11 +629,11 @@ class TestDelta(Case):
                 Job(), ROOT + "/patch", target, "a3" * 32, len(third), len(raw) + 1, writer, fetch, None
             )
 
-        real, delta.os = delta.os, Small
+        real, space.os = space.os, Small
         try:
             why = asyncio.run(run())
         finally:
-            delta.os = real
+            space.os = real
         return why, self.one.read(0x10000, len(third)) == third, len(raw)
 
     def test_a_patch_makes_the_next_image_and_needs_room_for_itself_alone(self):
@@ -517,3 +643,7 @@ class TestDelta(Case):
 
     def test_a_patch_to_what_is_not_what_it_was_is_noticed(self):
         self.assertEqual(self.by_patch(1 << 20, 4)[:2], ("UpdateError: block-hash: block 1", False))
+
+
+if __name__ == "__main__":
+    unittest.main()

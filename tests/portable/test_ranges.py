@@ -4,10 +4,11 @@
 import asyncio
 import unittest
 
-from edgeagent import clock
-from edgeagent.errors import UpdateError
+from edgeagent import clock, compat
+from edgeagent.errors import Refused, TransportError, UpdateError
+from edgeagent.jobs.journal import Journal
 from edgeagent.ota import ranges
-from tests.portable.ota_support import BLOCK, pattern
+from tests.portable.ota_support import BLOCK, fresh, pattern, refusal
 
 SIZE = 20 * BLOCK + 9  # two requests
 URL = "https://objects.example/bucket/key?X-Amz-Signature=Secret"
@@ -38,6 +39,16 @@ class Server:
         self.breaks = 0
         self.change = lambda head: head
         self.sent = 0
+        self.piece = 1 << 20  # bytes that come at once, each after so many milliseconds of `time`
+        self.pause_ms = self.time = 0
+
+    # what ranges.py knows of the time, if a test lets it
+
+    def ticks(self):
+        return self.time
+
+    def elapsed_ms(self, since):
+        return self.time - since
 
     async def close(self):
         self.closes += 1
@@ -89,6 +100,8 @@ class Stream:
         await asyncio.sleep(0)
         if self.rest is None:
             self.rest = memoryview(self.server.answer(self.request))
+        self.server.time += self.server.pause_ms
+        size = min(size, self.server.piece)
         piece = bytes(self.rest[:size])
         self.rest = self.rest[size:]
         self.server.sent += len(piece)
@@ -122,11 +135,9 @@ class Ranges(unittest.TestCase):
         asyncio.run(ranges.fetch(self.server, url, start, size, self.take, have, tick, rate))
 
     def refused(self, code, text="", **case):
-        with self.assertRaises(UpdateError) as caught:
-            self.fetch(**case)
-        self.assertEqual(caught.exception.code, code)
-        self.assertIn(text, str(caught.exception))
-        self.assertTrue("Secret" not in str(caught.exception))
+        said = refusal(self, code, self.fetch, **case)
+        self.assertIn(text, said)
+        self.assertTrue("Secret" not in said)
 
     def asked(self):
         return [headers.get("range") for _, headers in self.server.requests]
@@ -199,7 +210,7 @@ class Ranges(unittest.TestCase):
             self.assertEqual(self.got, [])
 
     def test_refusals_end_it_at_once_and_say_why(self):
-        for status in ("403 Forbidden", "404 Not Found", "410 Gone", "416 No"):
+        for status in ("404 Not Found", "410 Gone", "416 No"):
             self.server.requests = []
             self.server.answers = [("HTTP/1.1 %s\r\n\r\n<Code>NoSuchKey</Code>" % status).encode()]
             self.refused("transfer", "HTTP %s NoSuchKey" % status[:3])
@@ -222,6 +233,11 @@ class Ranges(unittest.TestCase):
         self.server.answers = [to("http://other.example/A")]
         self.refused("transfer", "redirected")
 
+    def test_the_mqtt_clients_buffer_is_left_alone(self):
+        self.server.spare = bytearray(BLOCK + 400)  # into which it receives again when a request takes long
+        self.fetch()
+        self.assertEqual(bytes(self.server.spare), bytes(BLOCK + 400))
+
     def test_full_file_system_is_told(self):
         def sink(number, data):
             raise OSError(28)
@@ -243,22 +259,179 @@ class Ranges(unittest.TestCase):
         self.fetch(tick=tick)
         self.assertEqual(ticks, [(76, 0), (100, 0)])
 
-    def test_silent_death_of_the_server_ends_it_in_bounded_time(self):
-        saved = ranges.asyncio.sleep
-        slept = []
+    def in_other_time(self, action, *arguments, **named):
+        """Call a function while sleeping takes none, and time passes at the server only."""
+        saved = ranges.asyncio.sleep, ranges.clock
+        self.slept = []
 
         async def sleep(seconds):
-            slept.append(seconds)
+            self.slept.append(seconds)
+            self.server.time += int(seconds * 1000)
+            await saved[0](0)
+
+        ranges.asyncio.sleep, ranges.clock = sleep, self.server
+        try:
+            action(*arguments, **named)
+        finally:
+            ranges.asyncio.sleep, ranges.clock = saved
+
+    def test_silent_death_of_the_server_ends_it_in_bounded_time(self):
+        self.server.answers = [b""] * 20
+        self.in_other_time(self.refused, "transfer")
+        self.assertEqual(len(self.server.requests), 7)
+        self.assertTrue(sum(self.slept) < 60)
+
+    def test_body_that_trickles_ends_it_in_bounded_time(self):
+        self.server.piece, self.server.pause_ms = 1, 1
+        self.server.change = self.slowly
+        self.in_other_time(self.refused, "transfer", "too slow")
+        self.assertEqual(self.got, [])
+        self.assertEqual(len(self.server.requests), 7)
+        self.assertTrue(self.server.time < 7 * 140000)
+
+    def slowly(self, head):
+        """From now on a byte every 18 s."""
+        self.server.pause_ms = 18000
+        self.server.time -= (len(head) + 2) * 18000  # which comes at once
+        return head
+
+    def test_body_before_the_part_may_not_trickle_either(self):
+        self.server.ranges = False
+        self.server.data = bytes(3 * BLOCK) + self.data
+        self.server.piece = 1
+        self.server.change = self.slowly
+        self.in_other_time(self.refused, "transfer", "too slow", start=3 * BLOCK)
+        self.assertEqual(len(self.server.requests), 7)
+
+    def test_slow_line_is_none_that_trickles(self):
+        self.server.piece, self.server.pause_ms = 1024, 29000
+        self.in_other_time(self.fetch)
+        self.assertEqual(self.got, list(range(21)))
+
+    def test_low_rate_is_none_that_trickles(self):
+        self.in_other_time(self.fetch, size=3 * BLOCK, rate=10)
+        self.assertEqual(self.got, [0, 1, 2])
+        self.assertTrue(sum(self.slept) > 1000)
+        self.assertEqual(len(self.server.requests), 1)
+
+
+class Requests:
+    """Of an agent: the job's document, with what `sign` makes of each URL for each who asks."""
+
+    def __init__(self, sign):
+        self.sign = sign
+        self.asked = []
+
+    async def call(self, topic, body):
+        self.asked.append((topic, body))
+        urls = {"envelope": "https://objects.example/bucket/other?x", "payload": self.sign()}
+        return {"execution": {"jobId": "job-1", "jobDocument": {"operation": "ota", "urls": urls}}}
+
+
+class Agent:
+    """One whose service is at hand between two requests to `server`."""
+
+    thing_name = "thing"
+    pause = 0
+
+    def __init__(self, server, requests, folder):
+        self.port = self
+        self.state_dir = folder
+        self.open_stream = server.open_stream
+        self.client, self.connected, self.config = server, server.connected, server.config
+        self.requests = requests
+        record = {"jobId": "job-1", "executionNumber": 7, "status": "IN_PROGRESS"}
+        Journal(folder + "/job.json").write(record)
+
+
+class Expiry(unittest.TestCase):
+    """Presigned URLs do not live as long as a gate may be closed, or as a download may take."""
+
+    def setUp(self):
+        self.folder = fresh("ranges")
+        self.part = ranges.PART
+        ranges.PART = 4
+        self.signed = 0  # the latest signature that was given out; it is the one that is good
+        self.left = 99  # requests until it is good no longer
+        self.server = Server(pattern(SIZE))
+        self.server.change = self.judge
+        self.requests = Requests(self.sign)
+        self.agent = Agent(self.server, self.requests, self.folder)
+        self.got = []
+
+    def tearDown(self):
+        ranges.PART = self.part
+        compat.remove_tree(self.folder)
+
+    def sign(self):
+        self.signed += 1
+        self.left = 2
+        return "https://objects.example/bucket/key?X-Amz-Signature=Secret%d" % self.signed
+
+    def judge(self, head):
+        path = self.server.requests[-1][0]
+        if path == "/bucket/key?X-Amz-Signature=Secret%d" % self.signed and self.left:
+            self.left -= 1
+            return head
+        return "HTTP/1.1 403 Forbidden\r\n\r\n<Code>AccessDenied</Code><Message>Request has expired</Message>"
+
+    def fetch(self, url=URL):
+        async def scenario():
+            await ranges.fetch(self.agent, url, 0, SIZE, lambda number, data: self.got.append(number))
+
+        saved = ranges.asyncio.sleep
+
+        async def sleep(seconds):
             await saved(0)
 
-        self.server.answers = [b""] * 20
         ranges.asyncio.sleep = sleep
         try:
-            self.refused("transfer")
+            asyncio.run(scenario())
         finally:
             ranges.asyncio.sleep = saved
-        self.assertEqual(len(self.server.requests), 7)
-        self.assertTrue(sum(slept) < 60)
+
+    def test_expired_one_is_replaced_by_that_of_the_document_now(self):
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
+        topic, body = self.requests.asked[0]
+        self.assertEqual(topic, "$aws/things/thing/jobs/job-1/get")
+        self.assertEqual(body, {"executionNumber": 7, "includeJobDocument": True})
+
+    def test_it_may_expire_again_and_again_as_long_as_blocks_come(self):
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
+        self.assertEqual(self.signed, 3)  # for six requests
+
+    def test_new_one_that_is_refused_too_ends_it(self):
+        self.requests.sign = lambda: "https://objects.example/bucket/key?X-Amz-Signature=Secret-that-is-wrong"
+        text = refusal(self, "transfer", self.fetch)
+        self.assertIn("HTTP 403 AccessDenied", text)
+        self.assertTrue("Secret" not in text)
+        self.assertEqual((len(self.requests.asked), len(self.server.requests)), (1, 2))
+
+    def test_object_that_the_document_does_not_name_any_more_ends_it(self):
+        self.requests.sign = lambda: "https://objects.example/bucket/key2?X-Amz-Signature=Secret1"
+        self.assertIn("HTTP 403 AccessDenied", refusal(self, "transfer", self.fetch))
+        self.assertEqual(len(self.server.requests), 1)
+
+    def test_execution_that_is_over_ends_it(self):
+        def sign():
+            raise Refused("TerminalStateReached", "over")
+
+        self.requests.sign = sign
+        self.assertIn("HTTP 403 AccessDenied", refusal(self, "transfer", self.fetch))
+
+    def test_service_that_does_not_answer_is_asked_again(self):
+        failures = [TransportError("no answer")] * 2
+
+        def sign():
+            if failures:
+                raise failures.pop()
+            return self.sign()
+
+        self.requests.sign = sign
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
 
 
 if __name__ == "__main__":

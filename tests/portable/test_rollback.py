@@ -5,11 +5,11 @@ import asyncio
 import unittest
 
 from edgeagent.compat import remove_tree
-from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.errors import JobRejected
 from edgeagent.jobs import rollback
 from edgeagent.ota import trial
-from tests.portable.ota_support import Artifact, contents
-from tests.portable.ota_world import Job
+from tests.portable.ota_support import Artifact, contents, refusal
+from tests.portable.ota_world import Job, Reset
 from tests.portable.test_ota_handler import OLD, Case
 
 
@@ -18,15 +18,7 @@ class Rollback(Case):
         """Run the job; members: of its document."""
         members["operation"] = "rollback"
         self.job = Job(self.agent, members, "back", execution)
-
-        async def scenario():
-            self.service.start()
-            try:
-                return await rollback.run(self.job)
-            finally:
-                self.service.stop()
-
-        return asyncio.run(scenario())
+        return asyncio.run(self.service.during(rollback.run(self.job)))
 
     def update(self, version="2.0.0", security_version=1, execution=1):
         """1.0.0 or what runs is replaced by `version`, which is confirmed."""
@@ -37,15 +29,10 @@ class Rollback(Case):
         self.run_job(execution=execution)
 
     def restarts(self, **members):
-        with self.assertRaises(BaseException) as caught:
-            self.back(**members)
-        self.assertEqual(type(caught.exception).__name__, "Reset")
+        self.assertRaises(Reset, lambda: self.back(**members))
 
     def fails(self, code, **members):
-        with self.assertRaises(UpdateError) as caught:
-            self.back(**members)
-        self.assertEqual(caught.exception.code, code)
-        return str(caught.exception)
+        return refusal(self, code, self.back, **members)
 
     def setUp(self):
         Case.setUp(self)
@@ -103,6 +90,14 @@ class Rollback(Case):
 
     def test_an_incomplete_slot_is_nothing_kept(self):
         trial.write_sealed(self.root + "/a.json", {"complete": False})
+        self.fails("slot")
+
+    def test_what_was_downloaded_since_and_never_ran_is_not_gone_back_to(self):
+        self.artifact = Artifact([("app.py", b"new")], version="3.0.0")
+        self.boot("2.0.0")
+        self.agent.hooks["may_update"] = lambda stage: (stage != "restart", "not now")
+        refusal(self, "gate", self.run_job, execution=3, document=dict(self.artifact.job(), wait=0))
+        self.assertTrue(trial.info(self.root, "a")["complete"])
         self.fails("slot")
 
     def test_the_security_floor_holds(self):

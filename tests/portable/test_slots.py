@@ -4,11 +4,10 @@
 import os
 import unittest
 
-from edgeagent import compat
-from edgeagent.errors import UpdateError
+from edgeagent import compat, space
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
-from tests.portable.ota_support import contents, damage, fill, fresh, slot_contents
+from tests.portable.ota_support import contents, damage, fill, fresh, refusal, slot_contents
 
 A1 = "11" * 32
 A2 = "22" * 32
@@ -42,9 +41,7 @@ class Case(unittest.TestCase):
         put(self.root + "/a", b"factory")
 
     def refused(self, code, function, *args):
-        with self.assertRaises(UpdateError) as caught:
-            function(*args)
-        self.assertEqual(caught.exception.code, code)
+        refusal(self, code, function, *args)
 
 
 class Filling(Case):
@@ -87,6 +84,20 @@ class Filling(Case):
         complete(self.slots, A1, "2.0.0")
         self.assertEqual(len(slot_contents(self.slots.prepare(A1))), 2)
         self.refused("slot", self.slots.activate, "2.0.0", "job/1", 60)
+
+
+class Room(Case):
+    def test_what_is_free_is_what_users_may_fill(self):
+        class Reserved:
+            @staticmethod
+            def statvfs(path):
+                return 1 << 20, 4096, 99, 99, 2, 9
+
+        real, space.os = space.os, Reserved
+        try:
+            self.assertEqual(self.slots.free(), 8192)
+        finally:
+            space.os = real
 
 
 class Activating(Case):

@@ -11,7 +11,7 @@ from edgeagent import clock, compat, log
 from edgeagent.errors import ConfigError, JobRejected, UpdateError
 from edgeagent.jobs import trust as job
 from edgeagent.ota import trial, verify
-from tests.portable.ota_support import KEY, Artifact, Key, envelope, fresh, trust
+from tests.portable.ota_support import KEY, Artifact, Key, envelope, fresh, refusal, trust
 from tests.portable.ota_world import Agent, Job
 from tests.portable.signers import LmsKey, RsaKey
 
@@ -53,12 +53,10 @@ class Case(unittest.TestCase):
 
     def refused(self, code, *envelopes):
         before = self.trusted()
-        with self.assertRaises(UpdateError) as caught:
-            self.run_job(*envelopes)
-        self.assertEqual(caught.exception.code, code)
+        said = refusal(self, code, self.run_job, *envelopes)
         after = self.trusted()
         self.assertEqual((after.version, after.keys, after.floor), (before.version, before.keys, before.floor))
-        return str(caught.exception)
+        return said
 
     def rotated(self, *keys):
         self.assertEqual(sorted(self.trusted().keys), sorted([key.id for key in keys]))

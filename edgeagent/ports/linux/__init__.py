@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPython on Linux: Raspberry Pi, gateways, servers. Restarting is the service manager's part (exit status 75).
+"""CPython on Linux: Raspberry Pi, gateways, servers. Restarting is the service manager's part.
 
 Watchdog: systemd's (NOTIFY_SOCKET, WATCHDOG_USEC) and the one of `edgeagent run --supervise`, a pipe whose number is in
 EDGEAGENT_WATCHDOG_FD and which gets one byte a feed. Both are fed if both are there.
@@ -15,12 +15,15 @@ import socket
 import ssl
 import sys
 import uuid
+from collections.abc import Callable
+from threading import Timer
 from typing import Any, NoReturn
 
-from edgeagent import compat
+from edgeagent import compat, space
 from edgeagent.errors import TransportError
 
 EXIT_RESTART = 75  # EX_TEMPFAIL of sysexits.h: "try again"
+EXIT_CONFIG = 78  # EX_CONFIG: "something was found in an unconfigured or misconfigured state"; a restart mends nothing
 _STATE_DIR = "/var/lib/edgeagent"
 _KERNEL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -88,11 +91,11 @@ class LinuxPort:
     name = "linux"
     pem = True
     _process = ""
+    _causes: dict[str, str] = {}  # by state folder: every port object of a process says the same
 
     def __init__(self, config: Any = None) -> None:
         self.state_dir = str((config and config.state_dir) or _STATE_DIR)
         self.slots_dir = str((config and config.slots_dir) or self.state_dir + "/slots")
-        self._cause = ""
         self._metrics: Any = None
 
     def facts(self) -> dict[str, Any]:
@@ -122,8 +125,7 @@ class LinuxPort:
             if size is not None:
                 found[name] = size
         try:
-            flash = os.statvfs(self.state_dir)
-            found["flash_free"] = flash.f_frsize * flash.f_bavail
+            found["flash_free"] = space.free(self.state_dir)
         except OSError:
             pass  # the state folder does not exist yet
         return found
@@ -146,17 +148,58 @@ class LinuxPort:
         return LinuxPort._process
 
     def reset_cause(self) -> str:
-        """ "power-on" if the host has booted since the last run with this state folder, else "soft"."""
-        if not self._cause:
+        """ "power-on" if the host has booted since the last run with this state folder; "killed" if that run ended
+        without `ended`: by a watchdog, for lack of memory, by a defect in native code; else "soft".
+        """
+        cause = self._causes.get(self.state_dir)
+        if not cause:
             kernel = _proc_text(_KERNEL_BOOT_ID)
             path = self.state_dir + "/kernel-boot"
-            self._cause = "soft" if kernel and _text(path) == kernel else "power-on"
+            cause = "power-on"
+            if kernel and _text(path) == kernel:
+                cause = "killed" if _text(self._running) == kernel else "soft"
             try:
                 compat.make_dirs(self.state_dir)
                 compat.write_atomic(path, kernel.encode())
             except OSError:
-                self._cause = "unknown"
-        return self._cause
+                cause = "unknown"
+            self._causes[self.state_dir] = cause
+        return cause
+
+    @property
+    def _running(self) -> str:
+        return self.state_dir + "/running"
+
+    def began(self) -> None:
+        """Note that an application runs. The note need not survive a loss of power, which is seen without it."""
+        try:
+            with open(self._running, "w", encoding="ascii") as f:
+                f.write(_proc_text(_KERNEL_BOOT_ID))
+        except OSError:
+            pass  # then nobody can tell whether it was killed
+
+    def ended(self) -> None:
+        """It has ended, and why is known."""
+        try:
+            os.unlink(self._running)
+        except OSError:
+            pass
+
+    def limit(self, seconds: int, over: Callable[[], Any]) -> None:
+        """Call over() after `seconds` whatever runs then; end the process with 75 if it returns true or fails."""
+
+        def end() -> None:
+            late = True
+            try:
+                late = over()
+            finally:
+                if late:
+                    self.ended()
+                    os._exit(EXIT_RESTART)
+
+        timer = Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
 
     def reset(self) -> NoReturn:
         """End the process at once, past every `except` and task, with status 75."""
@@ -165,6 +208,7 @@ class LinuxPort:
                 stream.flush()
             except (OSError, ValueError):
                 pass  # closed or a broken pipe; the restart matters more
+        self.ended()
         os._exit(EXIT_RESTART)
 
     def watchdog(self, seconds: int) -> LinuxWatchdog:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeagent import topics
+from edgeagent import clock, topics
+from edgeagent.compat import wait_for
 from edgeagent.config import Config
 from edgeagent.errors import AgentError, Refused, TransportError
 from edgeagent.identity import Identity, known
@@ -21,7 +22,6 @@ from edgeagent.mqtt.rpc import Requests
 from edgeagent.ports.linux import LinuxPort
 from edgeagent.transports import make_client, settings
 
-_FLOOR = 1767225600  # 2026-01-01: a clock before it was never set
 _CONNECT_S = 10
 _ANSWER_S = 5
 _CODES = {
@@ -49,7 +49,7 @@ async def examine(config: Config, tell: Tell) -> str:
     with the same identity loses its connection for a moment, as the service allows one at a time.
     """
     tell("configuration")
-    if time.time() < _FLOOR:
+    if clock.now() < clock.SET:
         return f"clock: is at {_now()}; certificates count as not yet valid"
     tell("clock")
     port = LinuxPort(config)
@@ -92,7 +92,7 @@ async def _reach(config: Config, tell: Tell) -> str:
     address = str(found[0][4][0])
     tell(f"DNS: {config.endpoint} is {address}")
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(address, config.port), _CONNECT_S)
+        _, writer = await wait_for(asyncio.open_connection(address, config.port), _CONNECT_S)
         writer.close()
         await writer.wait_closed()
     except asyncio.TimeoutError:
@@ -106,7 +106,7 @@ async def _reach(config: Config, tell: Tell) -> str:
 async def _handshake(config: Config, context: ssl.SSLContext, tell: Tell) -> str:
     """TLS alone, where the reasons are known best."""
     try:
-        _, writer = await asyncio.wait_for(
+        _, writer = await wait_for(
             asyncio.open_connection(config.endpoint, config.port, ssl=context, server_hostname=config.server_hostname),
             _CONNECT_S,
         )

@@ -1,15 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials that cannot work are said at once, naming the member of agent.json, not retried for ever."""
+"""A configuration that cannot work is said at once, naming the member of agent.json, not retried for ever.
+
+An application may write to agent.json, and without it there is no way back to the version before. So a copy of the last
+one that was good is kept beside it, `agent.json.good`, where it is found without it.
+"""
 
 from __future__ import annotations
 
 import ssl
 
+from edgeagent import compat, config, log
 from edgeagent.config import Config
 from edgeagent.errors import ConfigError
 from edgeagent.identity import Identity, known
+from edgeagent.ota import trial
 from edgeagent.ports.linux import LinuxPort
 from edgeagent.transports import settings
+
+_LIMIT = 8192  # bytes; a larger one cannot be loaded
+
+
+def load(path: str) -> Config:
+    """Load agent.json and `check` it. If that fails, and the one of the last good start works, put this one back; what
+    was wrong is then in `path`.wrong. Raises ConfigError.
+    """
+    try:
+        found = _load(path)
+    except ConfigError as error:
+        good, wrong = compat.read_file(path + ".good", _LIMIT), compat.read_file(path, _LIMIT)
+        if good is None or good == wrong:
+            raise
+        try:
+            found = _load(path + ".good")
+            if wrong is not None:
+                compat.write_atomic(path + ".wrong", wrong, private=True)
+            compat.write_atomic(path, good)
+        except (ConfigError, OSError):
+            raise error from None
+        log.error("launcher", "%s; the one of the last start is put back", error)
+    _keep(path, found)
+    return found
+
+
+def _load(path: str) -> Config:
+    found = config.load(path)
+    check(found, LinuxPort(found))
+    return found
+
+
+def _keep(path: str, found: Config) -> None:
+    """Not during a trial: what that version makes of agent.json has to prove itself, too."""
+    text = compat.read_file(path, _LIMIT)
+    if text is None or text == compat.read_file(path + ".good", _LIMIT):
+        return
+    try:
+        if trial.status(LinuxPort(found).slots_dir)["state"] != "trial":
+            compat.write_atomic(path + ".good", text)
+    except OSError:
+        pass  # whoever cannot write here cannot spoil agent.json either
 
 
 def check(config: Config, port: LinuxPort) -> None:

@@ -21,6 +21,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from edgeagent.compat import wait_for
 from edgeagent.errors import JobFailed, JobRejected
 
 TAIL_BYTES = 4096  # kept of each stream: 1024 characters of up to 4 bytes (statusDetails, aws-iot-protocol.md 1.1)
@@ -207,7 +208,7 @@ async def execute(
         try:
             started(identify(process.pid))
             try:
-                await asyncio.wait_for(process.wait(), seconds)
+                await wait_for(process.wait(), seconds)
             except asyncio.TimeoutError:
                 late = True
         finally:
@@ -230,7 +231,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             _signal(process.pid, signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(process.wait(), GRACE_S)
+                await wait_for(process.wait(), GRACE_S)
     finally:
         _signal(process.pid, signal.SIGKILL)
     await process.wait()

@@ -39,6 +39,8 @@ class System:
     def __init__(self, data: Any) -> None:
         """data: of `rauc status --detailed --output-format=json`. Raises UpdateError."""
         try:
+            if data["compatible"] is None:  # what RAUC 1.8 answers, with status 0, while its service begins
+                raise UpdateError("rauc", "its service is not ready")
             self.compatible = str(data["compatible"])
             self.slots: dict[str, Any] = {name: slot for entry in data["slots"] for name, slot in entry.items()}
             self.primary = str(data["boot_primary"])
@@ -52,6 +54,16 @@ class System:
         """Of the bundle that was installed into a slot; None: of the factory, or RAUC keeps no status of slots."""
         held = self.slots[slot].get("slot_status", {}).get("bundle", {}).get("version")
         return str(held) if held else None
+
+    def written(self, slot: str) -> list[Any]:
+        """What tells one installation into a slot from any other: [result, SHA-256, time, count].
+
+        All None: of the factory, or RAUC keeps no status of slots.
+        """
+        status = self.slots[slot].get("slot_status", {})
+        when = status.get("installed", {})
+        digest = status.get("checksum", {}).get("sha256")
+        return [status.get("status"), digest, when.get("timestamp"), when.get("count")]
 
     def holds(self, slot: str, bundle: Bundle) -> bool:
         """True if a slot was completely written from an image of `bundle`."""

@@ -3,11 +3,12 @@
 
     child ends with         what happens
     75 (restart)            started again at once; with back-off if it lived less than 5 s
-    0, 2 (config is wrong)  the supervisor ends with the same status
+    78 (config is wrong)    the supervisor ends with the same status
     anything else, signal   started again with back-off, 1 s doubling to 60 s; a child that lived 60 s starts it anew
-The child's watchdog is a pipe, EDGEAGENT_WATCHDOG_FD: from the first byte on it has to feed within `watchdog_s`
-seconds, else it is killed and started again. SIGTERM and SIGINT are passed on; a child that ignores them for 10 s is
-killed. If the supervisor itself is killed, the kernel kills the child (PR_SET_PDEATHSIG).
+The child's watchdog is a pipe, EDGEAGENT_WATCHDOG_FD: from the first byte on, which the launcher sends before it loads
+the application, it has to feed within `watchdog_s` seconds, else it is killed and started again. SIGTERM and SIGINT are
+passed on; a child that ignores them for 10 s is killed. If the supervisor itself is killed, the kernel kills the child
+(PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ from collections.abc import Sequence
 from types import FrameType
 
 from edgeagent import log
-from edgeagent.ports.linux import EXIT_RESTART
+from edgeagent.ports.linux import EXIT_CONFIG, EXIT_RESTART
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _POLL_S = 0.2
 _GRACE_S = 10.0
 _STABLE_S = 60.0
 _HASTY_S = 5.0
-_FINAL = (0, 2)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -61,7 +61,7 @@ class Supervisor:
                 status = self._one()
                 if self._stop_at is not None:
                     return 0
-                if status in _FINAL:
+                if status == EXIT_CONFIG:
                     return status
                 self._wait(status, time.monotonic() - started)
                 if self._stop_at is not None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part that runs inside MicroPython, on the littlefs of the boards; device.py and scenarios.py also on CPython.
+"""The part that runs inside MicroPython, on the littlefs of the boards; the modules that
+linux.py names also on CPython.
 
 `sys.platform` is a board's there: an ESP32's, which has all kinds of updates.
 """

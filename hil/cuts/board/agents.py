@@ -5,14 +5,14 @@ Those are stand-ins of three files, which tell each other's version and then sta
 `ota` handler, in the application. Only `machine` is not real, and where the flash is mounted.
 """
 
-import gc
 import sys
 
 from edgeagent import compat
-from edgeagent.ota import generations, trial
+from edgeagent.ota import generations
 from hil.cuts.board import device as devices
+from hil.cuts.board.content import contents, put_state, seal_slot, write_all
 from hil.cuts.board.device import Problem
-from hil.cuts.board.scenarios import Update, contents, names, write
+from hil.cuts.board.scenarios import Scenario, Update, with_copies
 
 PLACE = "/flash"
 STAGE_0 = "boards/common/"
@@ -77,6 +77,7 @@ def stage_0():
             "main.py",
             ('    with open("/stage0.py") as f:\n        exec(f.read(), names)\n', "    exec(STAGE_0, names)\n"),
             ("    gc.threshold(4096)", "    pass"),
+            ("gc.collect()", "pass"),  # of a heap that is full of what the harness remembers
             quiet,
         ),
         program(
@@ -118,9 +119,10 @@ class AgentUpdate(Update):
     """The first update of the agent; until then the factory's runs."""
 
     type = "agent"
+    place = "/slots/agent"
     plain = True
+    homes = ("slots/a/", "slots/agent/a/", "slots/agent/b/", "lib/")
     factory_agent = agent("1.0.0")
-    before = "1.0.0"  # what runs until the update
     new = agent("2.0.0")
     code = None
     blocks = 48
@@ -130,8 +132,7 @@ class AgentUpdate(Update):
 
     def factory(self, root):
         Update.factory(self, root)
-        for name, data in self.factory_agent.items():
-            write(root + "/lib/" + name, data)
+        write_all(root + "/lib", self.factory_agent)
 
     def power_on(self, device):
         AgentUpdate.code = AgentUpdate.code or stage_0()
@@ -154,11 +155,9 @@ class AgentUpdate(Update):
             ours()
             sys.modules.update(device.real)
             del sys.modules["machine"]  # the real one is built in
-            gc.collect()
         device.fail("(a) main.py ended")
 
-    def versions(self):
-        return {"1.0.0": self.old}
+    versions = Scenario.versions  # of the application
 
     def agents(self):
         return {"1.0.0": self.factory_agent, "2.0.0": self.new}
@@ -171,47 +170,23 @@ class AgentUpdate(Update):
         if contents(device.root + "/lib") != self.factory_agent:
             device.fail("(b) the factory's agent was changed")
 
-    def floor(self, device):
-        return trial.status(device.root + "/slots/agent")["floor"]
+    def runs(self, device):
+        return device.agent
 
-    def true(self, device, details):
-        status = trial.status(device.root + "/slots/agent")
-        good = device.world["status"] == "SUCCEEDED"
-        state, version = ("confirmed", "2.0.0") if good else ("rolled_back", self.before)
-        if status["state"] != state and (good or status["job"] == "job/1"):
-            device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
-        if details.get("version", version) != version or device.agent != version:
-            device.fail("(e) %s, %s, but agent %s runs" % (device.world["status"], details, device.agent))
-
-    def end(self, device, strict):
-        world = device.world
-        if world["reports"] != 1:
-            raise Problem("(e) %d terminal reports" % world["reports"])
-        if strict and (world["status"] != self.wanted or self.because not in world["reason"]):
-            raise Problem("(e) %s: %s" % (world["status"], world["reason"]))
-        self.true(device, {})
+    def stays(self, device, strict):
         agent, before = device.agent, self.state(device)
         device.boot()
         if device.problem:
             raise Problem(device.problem)
         if device.agent != agent or self.state(device) != before:
             raise Problem("(d) the next boot is another one")
-        self.litter(device)
 
     def state(self, device):
-        folder = device.root + "/slots/agent"
+        folder = device.root + self.place
         return compat.exists(folder) and contents(folder)
 
-    def litter(self, device):
-        for name in names(device.root):
-            kept = name in ("slots/envelope", "slots/hashes", "slots/envelope.new")
-            if kept and name[-4:] != ".new" and device.flash and device.strict:
-                raise Problem("(g) left of the download: " + name)
-            plain = name[:-4] if name[-4:] == ".new" else name
-            known = plain in self.records or plain in ("trust.json", "slots/crash.json")
-            if not (kept or known or name[:4] == "lib/" or name[:14] in ("slots/agent/a/", "slots/agent/b/")):
-                if name[:8] != "slots/a/":
-                    raise Problem("(g) left over: " + name)
+    def known(self, root):
+        return with_copies(self.records + ("trust.json", "slots/crash.json", "slots/envelope"))
 
 
 class AgentAgain(AgentUpdate):
@@ -223,16 +198,11 @@ class AgentAgain(AgentUpdate):
 
     def factory(self, root):
         AgentUpdate.factory(self, root)
+        folder = root + self.place
         for slot, files, version, n in (("b", self.stale, "0.9.0", 1), ("a", self.first, "1.0.0", 4)):
-            for name, data in files.items():
-                write("%s/slots/agent/%s/%s" % (root, slot, name), data)
-            trial.write_sealed(
-                "%s/slots/agent/%s.json" % (root, slot),
-                {"complete": True, "artifact": slot * 64, "version": version, "security_version": 0, "n": n},
-            )
-        document = trial.status(root + "/slots/agent")
-        document.update({"active": "a", "before": "b", "state": "confirmed", "version": "1.0.0", "job": "x/1", "n": 6})
-        trial.save(root + "/slots/agent", document)
+            write_all("%s/%s" % (folder, slot), files)
+            seal_slot(folder, slot, version, slot * 64, n)
+        put_state(folder, active="a", before="b", state="confirmed", version="1.0.0", job="x/1", n=6)
 
     def agents(self):
         return {"1.0.0": self.first, "2.0.0": self.new}

@@ -10,7 +10,9 @@ from edgeagent import compat
 from edgeagent.jobs import trust
 from edgeagent.ota import trial
 from edgeagent.ota.slots import Slots
-from hil.cuts.board.scenarios import Update, app, pad, part, write
+from hil.cuts.board.content import pad, put_state, write
+from hil.cuts.board.device import OWN
+from hil.cuts.board.scenarios import Update, app, part
 
 
 class Careless(Update):
@@ -21,8 +23,10 @@ class Careless(Update):
     def register(self, agent):
         async def run(job):
             root = agent.port.slots_dir
-            if trial.status(root)["job"] != "job/1":
-                self.install(agent.device, root)
+            if trial.status(root)["job"] != OWN:
+                self.install(root)
+                agent.device.alive()
+                raise SystemExit("reset")
             if trial.status(root)["state"] == "trial":
                 trial.confirm(root)
             trust.keep_floor(agent.config.trust, 1)
@@ -31,26 +35,22 @@ class Careless(Update):
         agent.handlers.register("ota", run, True)
 
     def settle(self, root, active):
-        document = trial.status(root)
-        document.update({"active": active, "state": "confirmed", "version": "2.0.0", "job": "job/1", "floor": 1})
-        trial.save(root, document)
+        put_state(root, active=active, state="confirmed", version="2.0.0", job=OWN, floor=1)
 
 
 class InPlace(Careless):
     """Overwrites the files of the running version, one by one."""
 
-    def install(self, device, root):
+    def install(self, root):
         for name in sorted(self.new):
             write(root + "/a/" + name, self.new[name])
         self.settle(root, "a")
-        device.alive()
-        raise SystemExit("reset")
 
 
 class DeleteThenRename(Careless):
     """Downloads aside, deletes the running version's folder, then renames the new one in its place."""
 
-    def install(self, device, root):
+    def install(self, root):
         aside = root + "/next"
         compat.remove_tree(aside)
         for name in sorted(self.new):
@@ -58,21 +58,17 @@ class DeleteThenRename(Careless):
         compat.remove_tree(root + "/a")
         os.rename(aside, root + "/a")
         self.settle(root, "a")
-        device.alive()
-        raise SystemExit("reset")
 
 
 class PointerFirst(Careless):
     """Points to the other slot before its files are there."""
 
-    def install(self, device, root):
+    def install(self, root):
         slots = Slots(root)
         slots.prepare("aa")
         self.settle(root, "b")
         for name in sorted(self.new):
             write(root + "/b/" + name, self.new[name])
-        device.alive()
-        raise SystemExit("reset")
 
 
-CONTROLS = {"in-place": InPlace, "delete-then-rename": DeleteThenRename, "pointer-first": PointerFirst}
+SCENARIOS = {"in-place": InPlace, "delete-then-rename": DeleteThenRename, "pointer-first": PointerFirst}

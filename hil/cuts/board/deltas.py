@@ -4,13 +4,24 @@
 import binascii
 
 from edgeagent import compat
-from edgeagent.ota import delta, trial
+from edgeagent.ota import delta
+from hil.cuts.board.content import BLOCK, hexed, seal_slot, sha, write
 from hil.cuts.board.patch import patch, squeezed
-from hil.cuts.board.scenarios import BLOCK, Update, app, hexed, part, sha, write
+from hil.cuts.board.scenarios import Update, app, part
 
 assert delta  # loaded once
 OLD = hexed(sha(b"1.0.0"))
 NEW = b'PART = "2.0.0"\n' + b"".join([b"# %s\n" % hexed(sha(b"%d" % n)).encode() for n in range(130)])
+
+
+def offer(update, known, old, same):
+    """Have an update come as a patch, too. known: id of the artifact with payload `old`. same: where the two begin to
+    differ, in bytes.
+    """
+    ids = binascii.unhexlify(known[:32] + update.new_id[:32])
+    update.patch = patch(old, update.payload, [(0, same, len(update.payload) - same)], ids, squeezed)
+    update.parts += (update.patch,)
+    update.document["deltas"] = [{"from": known, "bytes": len(update.patch), "file": 3}]
 
 
 class Delta(Update):
@@ -24,12 +35,7 @@ class Delta(Update):
 
     def __init__(self):
         Update.__init__(self)
-        size = len(self.payload)
-        new = hexed(sha(self.envelope[6 : 6 + (self.envelope[4] << 8 | self.envelope[5])]))
-        ids = binascii.unhexlify(OLD[:32] + new[:32])
-        self.patch = patch(self.base(), self.payload, [(0, 12000, size - 12000)], ids, squeezed)
-        self.parts = self.parts + (self.patch,)
-        self.document["deltas"] = [{"from": OLD, "bytes": len(self.patch), "file": 3}]
+        offer(self, OLD, self.base(), 12000)
 
     def base(self):
         """The payload that the patch is made for."""
@@ -37,10 +43,7 @@ class Delta(Update):
 
     def factory(self, root):
         Update.factory(self, root)
-        trial.write_sealed(
-            root + "/slots/a.json",
-            {"complete": True, "artifact": OLD, "version": "1.0.0", "security_version": 0, "n": 0},
-        )
+        seal_slot(root + "/slots", "a", "1.0.0", OLD, 0)
         write(root + "/slots/patch", delta.MAGIC + bytes(2 * BLOCK - 4))
 
     def reported(self, device, details):

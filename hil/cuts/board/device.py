@@ -21,6 +21,7 @@ if compat.MICROPYTHON:
 
 assert document and safety and slots and manifest and writer  # loaded once, not anew in each of many thousand boots
 
+OWN = "job/1/1"  # the one execution, in the state
 TURNS = 4000  # of the event loop in one boot
 _sleep = asyncio.sleep
 

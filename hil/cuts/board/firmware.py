@@ -6,16 +6,15 @@ partition holds is an image that the bootloader takes; the same agent runs from 
 """
 
 import asyncio
-import binascii
-import json
 import sys
 
 from edgeagent.compat import make_dirs
-from edgeagent.ota import delta, guard, partition, trial
+from edgeagent.ota import delta, guard, partition
 from hil import esp32_tables as esp
-from hil.cuts.board.device import FACTS, Problem
-from hil.cuts.board.patch import patch, squeezed
-from hil.cuts.board.scenarios import Scenario, Update, envelope, hexed, public_key, sha
+from hil.cuts.board.content import hexed, put_state, sha
+from hil.cuts.board.deltas import offer
+from hil.cuts.board.device import Problem
+from hil.cuts.board.scenarios import Scenario, Update
 from hil.esp32_flash import BLOCK, Chip
 from hil.esp32_image import app_image
 
@@ -50,6 +49,10 @@ class Drive:
 class Firmware(Update):
     """An update of the firmware, by the job."""
 
+    type = "firmware"
+    name = "firmware"
+    place = "/slots/firmware"
+    before, after = "v1.0.0", "v2.0.0"
     blocks = FILES[-1] + 1
     behaviour = "well"
     records = ("state/job.json", "slots/firmware/state.json", "slots/firmware/state.bak")
@@ -62,32 +65,8 @@ class Firmware(Update):
             "v1.0.0": app_image("v1.0.0", "well", 6000, fill=self.text),
             "v2.0.0": app_image("v2.0.0", self.behaviour, self.size, fill=self.text),
         }
-        self.payload = self.images["v2.0.0"]
-        pieces = [self.payload[at : at + BLOCK] for at in range(0, len(self.payload), BLOCK)]
-        self.hashes = b"".join([sha(piece) for piece in pieces + [self.payload]])
-        document = {
-            "format": 1,
-            "name": "firmware",
-            "version": "v2.0.0",
-            "type": "firmware",
-            "security_version": 1,
-            "boards": ["TEST"],
-            "runtime": FACTS["runtime"].split(" ")[0],
-            "expires": None,
-            "files": [["micropython.bin", len(self.payload)]],
-            "payload": {
-                "size": len(self.payload),
-                "sha256": hexed(sha(self.payload)),
-                "block": BLOCK,
-                "blocks_sha256": hexed(sha(self.hashes)),
-            },
-        }
-        text = json.dumps(document).encode()
-        self.new_id = hexed(sha(text))
-        self.envelope = envelope(text, [public_key(1)])
-        self.parts = (self.envelope, self.hashes, self.payload)
-        sizes = {"envelope": len(self.envelope), "blocks": len(self.hashes), "payload": len(self.payload)}
-        self.document = {"operation": "ota", "stream": "s", "artifact": sizes}
+        self.new = {"micropython.bin": self.images["v2.0.0"]}
+        Update.__init__(self)
 
     def drive(self, flash):
         self.flash = flash
@@ -144,30 +123,13 @@ class Firmware(Update):
         agent.healthy = healthy
         await guard.watch(agent)
 
-    def versions(self):
-        return {"1.0.0": self.old}
+    versions = Scenario.versions  # of the application
 
-    def floor(self, device):
-        return trial.status(device.root + "/slots/firmware")["floor"]
+    def runs(self, device):
+        return device.version
 
-    def true(self, device, details):
-        status = trial.status(device.root + "/slots/firmware")
-        good = device.world["status"] == "SUCCEEDED"
-        state, version, floor = ("confirmed", "v2.0.0", 1) if good else ("rolled_back", "v1.0.0", 0)
-        if status["state"] != state and (good or status["job"] == "job/1"):
-            device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
-        if details.get("version", version) != version:
-            device.fail("(e) %s reported" % details)
-        if self.floor(device) < floor:
-            device.fail("(f) security floor %d" % self.floor(device))
-        if device.version != version:
-            device.fail("(e) %s, but %s runs" % (device.world["status"], device.version))
-
-    def end(self, device, strict):
-        Scenario.end(self, device, strict)
-        twice = device.world["fetched"] - self.needed()
-        if strict and twice > max(0, device.world["boots"] - 2):
-            raise Problem("(d) %d blocks fetched twice in %d boots" % (twice, device.world["boots"]))
+    def stays(self, device, strict):
+        Scenario.stays(self, device, strict)
         # Whatever happens from now on, the same image boots: nothing is left to be confirmed.
         for _ in range(2):
             chip = Chip(device.flash)
@@ -176,7 +138,7 @@ class Firmware(Update):
             if version != device.version:
                 raise Problem("(d) the next boot starts %s" % version)
         # What the next patch will be looked for. Unknown costs a download; anything else is never so.
-        known = partition.Firmware(device.root + "/slots/firmware").old()
+        known = partition.Firmware(device.root + self.place).old()
         wanted = self.new_id if device.version == "v2.0.0" else self.id
         if (known and known.artifact) not in (wanted, wanted if strict else None):
             raise Problem("(d) %s runs, taken for %s" % (device.version, known and known.artifact))
@@ -214,20 +176,12 @@ class Delta(Firmware):
 
     def __init__(self):
         Firmware.__init__(self)
-        old = self.images["v1.0.0"]
-        ids = binascii.unhexlify(self.id[:32] + self.new_id[:32])
-        same = 5800  # before the code begins
-        self.patch = patch(old, self.payload, [(0, same, len(self.payload) - same)], ids, squeezed)
-        self.parts = self.parts + (self.patch,)
-        self.document["deltas"] = [{"from": self.id, "bytes": len(self.patch), "file": 3}]
+        offer(self, self.id, self.images["v1.0.0"], 5800)  # there the code begins
 
     def factory(self, root):
         Firmware.factory(self, root)
-        folder = root + "/slots/firmware"
-        make_dirs(folder)
-        status = trial.status(folder)
-        status.update(active="ota_0", state="confirmed", artifacts={"ota_0": self.id})
-        trial.save(folder, status)
+        make_dirs(root + self.place)
+        put_state(root + self.place, active="ota_0", state="confirmed", artifacts={"ota_0": self.id})
 
     def needed(self):
         return (len(self.patch) + BLOCK - 1) // BLOCK

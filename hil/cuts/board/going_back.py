@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The job operation rollback on a device that runs 2.0.0 from slot b, and still has 1.0.0 in slot a."""
+"""The job operation rollback on a device that runs version 2.0.0, and still has 1.0.0."""
 
+import asyncio
 import json
+import sys
 
 from edgeagent import compat
-from edgeagent.ota import gate, trial, window
-from hil.cuts.board.device import Problem
-from hil.cuts.board.scenarios import CRASH, Scenario, Update, app, part, public_key, trust, write
+from edgeagent.ota import gate, partition, trial, window
+from hil.cuts.board.content import BLOCK, hexed, public_key, put_state, seal_slot, sha, trust, write
+from hil.cuts.board.device import OWN, Problem
+from hil.cuts.board.firmware import Firmware
+from hil.cuts.board.scenarios import CRASH, Scenario, Update, app, part
+from hil.esp32_flash import Chip
+from hil.esp32_image import app_image
 
 assert gate and window
 
@@ -21,9 +27,10 @@ with open(device.Device.current.root + "/agent.json", "wb") as f:
 
 
 class GoBack(Update):
-    """Both versions are good."""
+    """Of the application, from slot b to slot a. Both versions are good."""
 
     document = {"operation": "rollback", "version": "1.0.0"}
+    since = 0  # the sequence number of the state when slot a became complete; that of the state is 1
 
     def __init__(self):
         """No artifact."""
@@ -35,13 +42,10 @@ class GoBack(Update):
         write(root + "/trust.json", json.dumps(trust(1, [public_key(1)])).encode())
         compat.make_dirs(root + "/state")
         slots = root + "/slots"
-        for slot, version in (("a", "1.0.0"), ("b", "2.0.0")):
-            known = {"complete": True, "artifact": slot, "version": version, "security_version": 0, "n": 1}
-            trial.write_sealed("%s/%s.json" % (slots, slot), known)
-        document = trial.status(slots)
-        document.update({"active": "b", "state": "confirmed", "version": "2.0.0", "previous_version": "1.0.0"})
-        document.update({"job": "before/1", "boots": 1})
-        trial.save(slots, document)
+        seal_slot(slots, "a", "1.0.0", "a", self.since)
+        seal_slot(slots, "b", "2.0.0", "b", 0)
+        state = {"active": "b", "state": "confirmed", "version": "2.0.0", "previous_version": "1.0.0"}
+        put_state(slots, job="before/1", boots=1, **state)
 
     def register(self, agent):
         def may_update(stage):
@@ -52,7 +56,7 @@ class GoBack(Update):
 
     def booted(self, device):
         Update.booted(self, device)
-        if trial.status(device.root + "/slots")["job"] == "job/1" and not device.world["step"]:
+        if trial.status(device.root + "/slots")["job"] == OWN and not device.world["step"]:
             device.fail("(d) went back without asking the application")
 
     def floor(self, device):
@@ -65,7 +69,7 @@ class GoBack(Update):
         status = trial.status(device.root + "/slots")
         good = device.world["status"] == "SUCCEEDED"
         state, version = self.expected(good)
-        if status["state"] != state and (good or status["job"] == "job/1"):
+        if status["state"] != state and (good or status["job"] == OWN):
             device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
         if details.get("version", version) != version or device.ran != version:
             device.fail("(e) %s, %s, but %s runs" % (device.world["status"], details, device.ran))
@@ -89,4 +93,101 @@ class GoBackToBad(GoBack):
     because = "broken"
 
 
-SCENARIOS = {"rollback-job": GoBack, "rollback-job-bad": GoBackToBad}
+class NotBack(GoBack):
+    """Slot a was filled since, and has never run."""
+
+    since = 1
+    wanted = "FAILED"
+    because = "slot: nothing is kept"
+
+
+class FirmwareBack(Firmware):
+    """Of the firmware, from ota_1 to ota_0. Both came as artifacts of security version 1."""
+
+    before, after = "v2.0.0", "v1.0.0"
+    id = hexed(sha(b"v1.0.0"))
+
+    def __init__(self):
+        Firmware.__init__(self)
+        self.document = {"operation": "rollback", "kind": "firmware", "version": "v1.0.0"}
+
+    def factory(self, root):
+        """By a real update."""
+        Firmware.factory(self, root)
+        folder = root + self.place
+        compat.make_dirs(folder)
+        put_state(folder, active="ota_0", state="confirmed", floor=1, artifacts={"ota_0": self.id}, levels={"ota_0": 1})
+        self.download(folder, "v2.0.0", self.new_id).activate("v2.0.0", "before/1", 60, "v1.0.0")
+        self.chip(folder).confirm()
+
+    def chip(self, folder):
+        """The firmware after a restart."""
+        chip = sys.modules["esp32"] = Chip(self.flash)
+        chip.power_on()
+        return partition.Firmware(folder)
+
+    def download(self, folder, version, artifact):
+        """The firmware, with an image that is ready to be activated in the other partition."""
+        target = self.chip(folder)
+        target.prepare(artifact)
+        image = self.images[version]
+        for at in range(0, len(image), BLOCK):
+            target.other.ioctl(6, at // BLOCK)
+            target.other.writeblocks(at // BLOCK, image[at : at + BLOCK], 0)
+        target.complete(artifact, version, 1)
+        return target
+
+    def needed(self):
+        return 0
+
+    def end(self, device, strict):
+        Firmware.end(self, device, strict)
+        chip = Chip(device.flash)
+        for entry, version in zip(chip.slots(), self.holds()):
+            image = self.images[version]
+            if chip.read(entry[3], len(image)) != image:
+                raise Problem("(b) %s has lost %s" % (entry[0], version))
+
+    def holds(self):
+        """Versions in ota_0 and ota_1, before and after."""
+        return "v1.0.0", "v2.0.0"
+
+
+class FirmwareBackToSick(FirmwareBack):
+    """The application finds no peace with what is gone back to."""
+
+    wanted = "FAILED"
+    because = "sensor"
+
+    def register(self, agent):
+        if agent.device.version == "v1.0.0":
+            asyncio.create_task(self.sick(agent))
+
+
+class FirmwareNotBack(FirmwareBack):
+    """Another image was downloaded since, and not activated: it is not what the record speaks of."""
+
+    wanted = "FAILED"
+    because = "slot: nothing is kept"
+
+    def __init__(self):
+        FirmwareBack.__init__(self)
+        self.images["v3.0.0"] = app_image("v3.0.0", "well", 6000)
+        self.document = {"operation": "rollback", "kind": "firmware"}
+
+    def factory(self, root):
+        FirmwareBack.factory(self, root)
+        self.download(root + self.place, "v3.0.0", hexed(sha(b"v3.0.0")))
+
+    def holds(self):
+        return "v3.0.0", "v2.0.0"
+
+
+SCENARIOS = {
+    "rollback-job": GoBack,
+    "rollback-job-bad": GoBackToBad,
+    "rollback-job-lost": NotBack,
+    "firmware-back": FirmwareBack,
+    "firmware-back-sick": FirmwareBackToSick,
+    "firmware-back-lost": FirmwareNotBack,
+}

@@ -10,10 +10,22 @@ import json
 import sys
 import time
 
-from hil.cuts.board import agents, controls, deltas, device, firmware, going_back, outbox
+from hil.cuts.board import (
+    agents,
+    controls,
+    deltas,
+    device,
+    firmware,
+    going_back,
+    identities,
+    jobs,
+    outbox,
+    updates,
+)
 from hil.cuts.board.sweep import NODES, Rig
 
 TICK_MS = 300
+MODULES = (updates, jobs, identities, agents, deltas, firmware, going_back, controls)
 
 
 def say(**members):
@@ -23,10 +35,10 @@ def say(**members):
 def rig_of(name):
     if name[:7] == "outbox-":
         return outbox.Rig(name)
-    for more in (agents.SCENARIOS, deltas.SCENARIOS, firmware.SCENARIOS, going_back.SCENARIOS, controls.CONTROLS):
-        if name in more:
-            return Rig(name, more[name])
-    return Rig(name)
+    for module in MODULES:
+        if name in module.SCENARIOS:
+            return Rig(name, module.SCENARIOS[name])
+    raise KeyError(name)
 
 
 def play(case):

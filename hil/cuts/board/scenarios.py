@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is cut: each scenario brings a device from its factory state to an outcome, and knows what must hold meanwhile.
 
-The letters (a) to (g) in messages are those of the oracle in docs/cuts.md.
+Here is what they have in common: the application's versions, the oracle, whose letters (a) to (g) are those of
+docs/cuts.md, and an update. The others stand in files of their own, with their names in SCENARIOS.
 """
 
-import binascii
-import hashlib
 import json
-import os
 
 from edgeagent import compat
-from edgeagent.identity import Identity
-from edgeagent.jobs import config as config_job
 from edgeagent.jobs import ota
-from edgeagent.jobs import trust as trust_job
-from edgeagent.ota import manifest, store, trial, verify
-from hil.cuts.board.device import FACTS, Problem, sign
-
-BLOCK = 4096
-assert config_job and trust_job
+from edgeagent.ota import store, trial, verify
+from hil.cuts.board.content import (
+    BLOCK,
+    contents,
+    envelope,
+    hexed,
+    indexed,
+    install,
+    names,
+    pad,
+    public_key,
+    sha,
+    trust,
+    write,
+    write_all,
+)
+from hil.cuts.board.device import FACTS, OWN, Problem
 
 APP = """VERSION = "%s"
 from hil.cuts.board import device
@@ -41,103 +48,17 @@ def part(version, size=0):
     return pad('PART = "%s"\n' % version, size)
 
 
-def pad(text, size):
-    """`text` as bytes, filled up with a comment that differs from block to block."""
-    data = bytearray(text.encode())
-    line = 0
-    while len(data) < size:
-        data += b"# %d\n" % (line * 7919)
-        line += 1
-    return bytes(data[:size] if size else data)
+def with_copies(known):
+    """Names of records, each with its unfinished copy, which the next write of the record replaces."""
+    return [name + end for name in known for end in ("", ".new")]
 
 
-def write(path, data):
-    compat.make_dirs(path[: path.rfind("/")])
-    with open(path, "wb") as f:
-        f.write(data)
-        compat.sync_file(f)
-
-
-def names(folder):
-    """Relative paths of all files below a folder."""
-    found = []
-    for name in os.listdir(folder) if not compat.MICROPYTHON else ():
-        if compat.is_dir(folder + "/" + name):
-            found += [name + "/" + inner for inner in names(folder + "/" + name)]
-        else:
-            found.append(name)
-    # One look at the folder instead of one at each file: littlefs reads its log for each.
-    for name, kind in [entry[:2] for entry in os.ilistdir(folder)] if compat.MICROPYTHON else ():
-        if kind & 0x4000:
-            found += [name + "/" + inner for inner in names(folder + "/" + name)]
-        else:
-            found.append(name)
-    return found
-
-
-def contents(folder):
-    """{relative path: bytes} of all files below a folder."""
-    found = {}
-    for name in names(folder):
-        with open(folder + "/" + name, "rb") as f:
-            found[name] = f.read()
-    return found
-
-
-def install(root, slot, files):
-    """Fill a slot of the folder `root` as the factory does."""
-    text = "\n"
-    for name in sorted(files):
-        content = hexed(sha(files[name])[:16])
-        write(root + "/store/" + content, files[name])
-        if not compat.MICROPYTHON:
-            write("%s/%s/%s" % (root, slot, name), files[name])
-        text += "%s %d %s\n" % (name, len(files[name]), content)
-    write("%s/%s.idx" % (root, slot), sha(text.encode())[:8] + text.encode())
-
-
-def indexed(root, slot):
-    """{path: (bytes, name in the store)} of a slot with an index."""
-    raw = compat.read_file("%s/%s.idx" % (root, slot), 8192) or b""
-    text = raw[9:].decode() if sha(raw[8:])[:8] == raw[:8] else ""
-    return {line.split()[0]: line.split()[1:] for line in text.split("\n")[:-1]}
-
-
-def hexed(data):
-    return binascii.hexlify(data).decode()
-
-
-def sha(data):
-    return hashlib.sha256(data).digest()
-
-
-def envelope(text, keys):
-    parts = [manifest.MAGIC, len(text).to_bytes(2, "big"), text, bytes([len(keys)])]
-    for public in keys:
-        signature = sign(public, sha(text))
-        parts.append(sha(public)[:8] + bytes([1]) + len(signature).to_bytes(2, "big") + signature)
-    return b"".join(parts)
-
-
-def public_key(n):
-    return sha(b"x%d" % n) + sha(b"y%d" % n)
-
-
-def trust(version, keys, floor=0):
-    listed = [{"id": hexed(sha(key)[:8]), "algorithm": "ecdsa-p256", "public": hexed(key)} for key in keys]
-    return {"version": version, "threshold": 1, "keys": listed, "security_version_floor": floor}
-
-
-def known_names():
-    """Files that are not litter, and the unfinished copies of records, which the next write of the record replaces."""
-    known = ["agent.json", "trust.json", "trust.json.bak", "state/job.json"]
-    known += ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json", "agent.json")]
-    known += ["slots/firmware/" + name for name in ("state.json", "state.bak")]
-    known += ["slots/envelope", "slots/patch.why"]  # their unfinished copies
-    return known + [name + ".new" for name in known]
-
-
-KNOWN = known_names()
+KNOWN = with_copies(
+    ["agent.json", "trust.json", "trust.json.bak", "state/job.json"]
+    + ["slots/" + name for name in ("state.json", "state.bak", "a.json", "b.json", "crash.json", "agent.json")]
+    + ["slots/firmware/" + name for name in ("state.json", "state.bak")]
+    + ["slots/envelope", "slots/patch.why"]  # for their unfinished copies
+)
 
 
 class Scenario:
@@ -151,6 +72,9 @@ class Scenario:
     because = ""  # what the reason has to tell
     document: "object" = None
     boots = 8  # from power on to the outcome, at most
+    plain = False  # are the slots of the factory plain folders
+    place = "/slots"  # where the state of what is updated is
+    homes = ("slots/a/", "slots/b/")  # folders that hold what they like
 
     def drive(self, flash):
         """What of the flash the file system is on."""
@@ -160,8 +84,6 @@ class Scenario:
         """At power-on; False if nothing runs until the next one."""
         return True
 
-    plain = False  # are the slots of the factory plain folders
-
     def factory(self, root):
         if self.old:
             self.fill(root, "a", self.old)
@@ -169,10 +91,10 @@ class Scenario:
         compat.make_dirs(root + "/state")
 
     def fill(self, root, slot, files):
-        if not self.plain:
-            return install(root + "/slots", slot, files)
-        for name, data in files.items():
-            write("%s/slots/%s/%s" % (root, slot, name), data)
+        if self.plain:
+            write_all("%s/slots/%s" % (root, slot), files)
+        else:
+            install(root + "/slots", slot, files)
 
     def decays(self, sizes):
         """Names of the records that may lose a byte without harm. sizes: {name: bytes, 0 if it is not there}."""
@@ -210,7 +132,7 @@ class Scenario:
         device.world.set(floor=floor)
 
     def floor(self, device):
-        return trial.status(device.root + "/slots")["floor"]
+        return trial.status(device.root + self.place)["floor"]
 
     def reported(self, device, details):
         """A terminal status has reached the service."""
@@ -233,22 +155,29 @@ class Scenario:
         if strict and compat.exists(device.root + "/state/job.json"):
             raise Problem("(g) the journal is left")
         self.true(device, {})
-        # It stays so: the next boot starts the same, and has nothing to undo.
-        slots = device.root + "/slots"
-        active = trial.status(slots)["active"]
-        if trial.boot(slots, "power-on") != (active and slots + "/" + active):
-            raise Problem("(d) the next boot starts another slot")
+        self.stays(device, strict)
         self.litter(device)
         if device.problem:
             raise Problem(device.problem)
 
-    def litter(self, device):
-        """(g) Only what belongs there is left."""
+    def stays(self, device, strict):
+        """(d) The next boot starts the same, and has nothing to undo."""
         slots = device.root + "/slots"
+        active = trial.status(slots)["active"]
+        if trial.boot(slots, "power-on") != (active and slots + "/" + active):
+            raise Problem("(d) the next boot starts another slot")
+
+    def known(self, root):
+        """Names of files that are not litter."""
         known = list(KNOWN)
         for slot in "ab":
             known.append("slots/%s.idx" % slot)
-            known += ["slots/store/" + entry[1] for entry in indexed(slots, slot).values()]
+            known += ["slots/store/" + entry[1] for entry in indexed(root + "/slots", slot).values()]
+        return known
+
+    def litter(self, device):
+        """(g) Only what belongs there is left."""
+        known = self.known(device.root)
         for name in names(device.root):
             # What an update that failed has left in the store, the next one deletes.
             if name[:12] == "slots/store/" and not device.strict:
@@ -257,7 +186,7 @@ class Scenario:
             kept = name in ("slots/envelope", "slots/hashes", "slots/patch", "slots/patch.why")
             if kept and device.flash and device.strict:
                 raise Problem("(g) left of the download: " + name)
-            if not kept and name not in known and name[:8] not in ("slots/a/", "slots/b/"):
+            if not kept and name not in known and not any(name.startswith(home) for home in self.homes):
                 raise Problem("(g) left over: " + name)
 
 
@@ -266,6 +195,9 @@ class Update(Scenario):
 
     new = {"app.py": app("2.0.0", 1100), "lib/part.py": part("2.0.0"), "lib/new.py": b""}
     type = "application"
+    name = "app"  # of the artifact
+    before = "1.0.0"  # what runs until the update, and again if it fails
+    after = "2.0.0"
 
     def __init__(self):
         files = sorted(self.new.items())
@@ -274,8 +206,8 @@ class Update(Scenario):
         self.hashes = b"".join([sha(piece) for piece in pieces + [data for _, data in files]])
         document = {
             "format": 1,
-            "name": "app",
-            "version": "2.0.0",
+            "name": self.name,
+            "version": self.after,
             "type": self.type,
             "security_version": 1,
             "boards": ["TEST"],
@@ -289,7 +221,9 @@ class Update(Scenario):
                 "blocks_sha256": hexed(sha(self.hashes)),
             },
         }
-        self.envelope = envelope(json.dumps(document).encode(), [public_key(1)])
+        text = json.dumps(document).encode()
+        self.new_id = hexed(sha(text))  # of the artifact
+        self.envelope = envelope(text, [public_key(1)])
         self.parts = (self.envelope, self.hashes, self.payload)
         sizes = {"envelope": len(self.envelope), "blocks": len(self.hashes), "payload": len(self.payload)}
         self.document = {"operation": "ota", "stream": "s", "artifact": sizes}
@@ -323,22 +257,29 @@ class Update(Scenario):
                 await tick(100 * block * BLOCK // size)
 
     def floor(self, device):
-        floor = verify.load_trust(device.root + "/trust.json").floor
-        return max(floor, Scenario.floor(self, device))
+        floor = Scenario.floor(self, device)
+        if self.type == "application":
+            floor = max(floor, verify.load_trust(device.root + "/trust.json").floor)
+        return floor
+
+    def runs(self, device):
+        """The version that runs of what is updated."""
+        return device.ran
 
     def true(self, device, details):
         """In the end, too: what is on flash then, and what the next boot starts."""
-        status = trial.status(device.root + "/slots")
-        good = device.world["status"] == "SUCCEEDED"
-        state, version, floor = ("confirmed", "2.0.0", 1) if good else ("rolled_back", "1.0.0", 0)
-        if status["state"] != state and (good or status["job"] == "job/1"):
-            device.fail("(e) %s, but %s" % (device.world["status"], status["state"]))
+        status = trial.status(device.root + self.place)
+        told = device.world["status"]
+        good = told == "SUCCEEDED"
+        state, version, floor = ("confirmed", self.after, 1) if good else ("rolled_back", self.before, 0)
+        if status["state"] != state and (good or status["job"] == OWN):
+            device.fail("(e) %s, but %s" % (told, status["state"]))
         if details.get("version", version) != version:
             device.fail("(e) %s reported" % details)
         if self.floor(device) < floor:
             device.fail("(f) security floor %d" % self.floor(device))
-        if device.ran != version and not (device.ran == "bare" and not good and not self.old):
-            device.fail("(e) %s, but %s runs" % (device.world["status"], device.ran))
+        if self.runs(device) != version:
+            device.fail("(e) %s, but %s runs" % (told, self.runs(device)))
 
     def end(self, device, strict):
         Scenario.end(self, device, strict)
@@ -346,384 +287,6 @@ class Update(Scenario):
         twice = device.world["fetched"] - self.needed()
         if strict and twice > max(0, device.world["boots"] - 2):
             raise Problem("(d) %d blocks fetched twice in %d boots" % (twice, device.world["boots"]))
-        if strict and device.world["status"] == "SUCCEEDED":
+        if strict and device.world["status"] == "SUCCEEDED" and self.type == "application":
             if verify.load_trust(device.root + "/trust.json").floor != 1:
                 raise Problem("(f) the trust file has not got the security floor")
-
-
-class Many(Update):
-    """Files in folders, of all kinds of sizes; one spans blocks, one is unchanged, folders come and go."""
-
-    new = {
-        "app.py": app("2.0.0", 5000),
-        "lib/part.py": part("2.0.0", 300),
-        "lib/new.py": b"",
-        "data/x/one.bin": pad("1", 4096),
-        "data/x/two.bin": pad("2", 33),
-        "data/y/three.bin": pad("3", 2000),
-        "data/four.txt": pad("4", 129),
-        "view/deep/five.txt": pad("5", 700),
-    }
-    blocks = 48
-
-
-class Large(Update):
-    """A download of many blocks."""
-
-    new = {"app.py": app("2.0.0", 100000), "lib/part.py": part("2.0.0", 300)}
-    blocks = 64
-
-
-class Again(Update):
-    """The other slot holds an older version, with a file that would shadow the new one, and its records.
-
-    The flash is that of an RP2, which is programmed 256 bytes at a time.
-    """
-
-    program = 256
-
-    stale = {"app.py": app("0.9.0", 2000), "lib/part.py": part("0.9.0"), "lib/part.mpy": b"M", "stale/a/b.py": b"1"}
-
-    def factory(self, root):
-        Update.factory(self, root)
-        self.fill(root, "b", self.stale)
-        document = trial.status(root + "/slots")
-        document.update({"active": "a", "state": "confirmed", "version": "1.0.0", "job": "before/1", "boots": 2})
-        trial.write_sealed(
-            root + "/slots/b.json",
-            {"complete": True, "artifact": "aa", "version": "0.9.0", "security_version": 0, "n": 1},
-        )
-        trial.save(root + "/slots", document)
-
-
-class Upgrade(Again):
-    """The slots are plain folders, as earlier agents filled them."""
-
-    plain = True
-
-
-KEPT = pad("# the same", 9000).replace(b"#", b"# kept")
-MOVED = pad("# moved", 1500).replace(b"#", b"# kept")
-
-
-class Shared(Update):
-    """Two files are those of the old version, one under another path, and twice: neither fetched nor written."""
-
-    old = {"app.py": app("1.0.0", 900), "lib/part.py": part("1.0.0"), "data/kept.bin": KEPT, "data/before.txt": MOVED}
-    new = {
-        "app.py": app("2.0.0", 5000),
-        "data/kept.bin": KEPT,
-        "data/then.txt": MOVED,
-        "data/twice.txt": MOVED,
-        "lib/part.py": part("2.0.0"),
-    }
-    records = Update.records + ("slots/b.idx",)
-    blocks = 64
-
-    def needed(self):
-        return len(self.payload) // BLOCK + 1 - self.whole()
-
-    def whole(self):
-        """Blocks of the payload that hold nothing but what is there already."""
-        same = b"".join([b"x" * len(data) if b"# kept" in data else data for _, data in sorted(self.new.items())])
-        return len([at for at in range(0, len(same), BLOCK) if same[at : at + BLOCK] == b"x" * BLOCK])
-
-    def decays(self, sizes):
-        # Once the new version is the good one, its index is as little in two copies as its files are.
-        over = trial.status("/flash/slots")["state"] == "confirmed"
-        return [name for name in Update.decays(self, sizes) if name[-4:] != ".idx" or not over]
-
-    def end(self, device, strict):
-        Update.end(self, device, strict)
-        if strict and device.world["fetched"] < self.needed():
-            raise Problem("(d) %d blocks fetched of %d" % (device.world["fetched"], self.needed()))
-        for operation in device.flash.log or () if device.flash else ():
-            if b"# kept" in (operation[1] or b""):
-                raise Problem("(b) what is unchanged was written")
-
-
-class Decayed(Shared):
-    """A file of the old version has decayed. It is fetched, and the old one stays as it is."""
-
-    def factory(self, root):
-        Shared.factory(self, root)
-        for place in ("store/" + hexed(sha(KEPT)[:16]), "a/data/kept.bin"):
-            if compat.exists(root + "/slots/" + place):
-                write(root + "/slots/" + place, KEPT[:5000] + b"?" + KEPT[5001:])
-
-    def versions(self):
-        old = dict(self.old)
-        old["data/kept.bin"] = KEPT[:5000] + b"?" + KEPT[5001:]
-        return {"1.0.0": old, "2.0.0": self.new}
-
-    def needed(self):
-        return 3 * Update.needed(self)  # a reset costs all of the file, too
-
-    def end(self, device, strict):
-        Update.end(self, device, strict)
-
-
-class Rollback(Update):
-    """The new version crashes when it is started."""
-
-    new = {"app.py": CRASH.encode(), "lib/part.py": part("2.0.0")}
-    wanted = "FAILED"
-    because = "broken"
-
-
-class Hang(Rollback):
-    """The new version hangs when it is started, until the watchdog restarts the device."""
-
-    new = {"app.py": b"def main():\n    raise SystemExit\n", "lib/part.py": part("2.0.0")}
-    because = "interrupted"
-
-
-class First(Update):
-    """A device without an application gets its first one; until then the bare agent runs."""
-
-    old = {}
-
-    def factory(self, root):
-        Update.factory(self, root)
-        compat.make_dirs(root + "/slots")
-
-    def running(self, device):
-        if device.ran != "bare" or trial.status(device.root + "/slots")["state"] not in ("none", "rolled_back"):
-            Update.running(self, device)
-
-
-class Config(Scenario):
-    """A job changes agent.json."""
-
-    before = {
-        "endpoint": "e",
-        "ca": "ca",
-        "thing_name": "t",
-        "certificate": "c",
-        "key": "k",
-        "keepalive": 60,
-        "attributes": {"site": "a", "hall": "1"},
-    }
-    document = {
-        "operation": "config",
-        "config": {"keepalive": 90, "attributes": {"site": "b"}},
-        "remove": ["attributes.hall"],
-    }
-
-    def factory(self, root):
-        Scenario.factory(self, root)
-        write(root + "/agent.json", json.dumps(self.before).encode())
-
-    def booted(self, device):
-        Scenario.booted(self, device)
-        self.read(device)
-
-    def read(self, device):
-        """ "old" or "new"."""
-        with open(device.root + "/agent.json") as f:
-            text = f.read()
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = None
-        after = dict(self.before)
-        after["keepalive"] = 90
-        after["attributes"] = {"site": "b"}
-        if data not in (self.before, after):
-            device.fail("(b) agent.json is neither the old nor the new one: " + text)
-        return "old" if data == self.before else "new"
-
-    def true(self, device, details):
-        good = device.world["status"] == "SUCCEEDED"
-        if self.read(device) != ("new" if good else "old"):
-            device.fail("(e) %s, but the %s configuration" % (device.world["status"], self.read(device)))
-
-
-class Trust(Scenario):
-    """A job replaces the keys, over two versions at once; the security floor is 3 and stays."""
-
-    records = Scenario.records + ("trust.json", "trust.json.bak")
-
-    def __init__(self):
-        chain = []
-        for version in (2, 3):
-            text = json.dumps(trust(version, [public_key(version)])).encode()
-            chain.append(envelope(text, [public_key(version - 1), public_key(version)]))
-        self.document = {
-            "operation": "trust",
-            "envelopes": [binascii.b2a_base64(raw).decode().strip() for raw in chain],
-        }
-
-    def factory(self, root):
-        Scenario.factory(self, root)
-        write(root + "/trust.json", json.dumps(trust(1, [public_key(1)], 3)).encode())
-
-    def decays(self, sizes):
-        # The file of the factory has no second copy; the first replacement, which is sealed, has made one.
-        plain = not sizes["trust.json.bak"] and (compat.read_file("/flash/trust.json", 8192) or b"")[:1] == b"{"
-        return [name for name in Scenario.decays(self, sizes) if name[:5] != "trust" or not plain]
-
-    def floor(self, device):
-        return verify.load_trust(device.root + "/trust.json").floor
-
-    def booted(self, device):
-        Scenario.booted(self, device)
-        self.read(device)
-
-    def read(self, device):
-        found = verify.load_trust(device.root + "/trust.json")
-        key = public_key(found.version)
-        if found.threshold != 1 or found.keys != {sha(key)[:8]: (1, key)} or found.version not in (1, 2, 3):
-            device.fail("(b) trust of version %d has other keys" % found.version)
-        if found.floor != 3:
-            device.fail("(f) security floor %d" % found.floor)
-        # Whoever is told of a version must never see an older one.
-        if found.version < device.world["step"]:
-            device.fail("(f) trust fell from version %d to %d" % (device.world["step"], found.version))
-        device.world.set(step=found.version)
-        return found.version
-
-    def true(self, device, details):
-        if device.world["status"] == "SUCCEEDED" and self.read(device) != 3:
-            device.fail("(e) SUCCEEDED, but trust of version %d" % self.read(device))
-
-
-class Steps(Scenario):
-    """A job of the application that stores how far it is: what it has done once is known, whatever happens."""
-
-    document = {"operation": "count", "until": 6}
-    records = ("state/job.json",)
-
-    def register(self, agent):
-        async def run(job):
-            world = agent.device.world
-            done = job.data.get("done", 0)
-            # What was stored is never lost, and nothing is stored before it was done.
-            # Only when the journal has decayed it begins again.
-            lost = agent.device.decayed and not done and not job.resumed
-            if not lost and (world["step"] - done not in (0, 1) or (done and not job.resumed)):
-                agent.device.fail("(d) %d steps stored, %d done" % (done, world["step"]))
-            while done < job.document["until"]:
-                done += 1
-                agent.device.alive()
-                world.set(step=done)
-                job.checkpoint(done=done, note="x" * 50)
-                if done == 3:
-                    job.reset("half way")
-            return {"done": done}
-
-        agent.handlers.register("count", run, True)
-
-    def true(self, device, details):
-        if device.world["status"] == "SUCCEEDED" and device.world["step"] != 6:
-            device.fail("(e) SUCCEEDED after %d steps" % device.world["step"])
-
-
-def pem(kind, n, size):
-    body = binascii.b2a_base64(b"\x30" + sha(b"%s%d" % (kind.encode(), n)) * size).decode().strip()
-    return "-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, body, kind)
-
-
-class Keys(Scenario):
-    """The device's own identity: stored, replaced on trial, confirmed, replaced on trial, given up."""
-
-    records = tuple(["state/identity/%s/%s" % (slot, name) for slot in "ab" for name in ("thing.json", "cert", "key")])
-    # Per step: the generation on trial or None, what may be loaded before and after it.
-    plan = ((2, True), (2, "well"), (3, False), (4, True), (4, "refused"))
-
-    def decays(self, sizes):
-        # A device's first identity is alone, and lost without its record: the device is provisioned again.
-        found = Scenario.decays(self, sizes)
-        return found if len(found) == 6 else []
-
-    def factory(self, root):
-        self.box(root).store("t", pem("CERTIFICATE", 1, 12), pem("KEY", 1, 4))
-
-    def box(self, root):
-        return Identity(root + "/state", False)
-
-    def generation(self, device, paths):
-        """Which certificate and key the device has; they belong together."""
-        if not paths and device.decayed and device.world["step"] >= 4:
-            return 3  # the other one was given up: the device is provisioned again
-        if not paths or paths[0] != "t":
-            device.fail("(a) no identity: %s" % (paths,))
-        found = []
-        for path, kind, size in ((paths[1], "CERTIFICATE", 12), (paths[2], "KEY", 4)):
-            with open(path, "rb") as f:
-                data = f.read()
-            found += [n for n in range(1, 5) if data == b"\x30" + sha(b"%s%d" % (kind.encode(), n)) * size]
-        if len(found) != 2 or found[0] != found[1]:
-            device.fail("(b) certificate and key are of generations %s" % found)
-        return found[0]
-
-    def power_on(self, device):
-        try:
-            while device.world["step"] < len(self.plan):
-                self.life(device)
-                device.alive()
-            self.life(device)
-        except SystemExit:
-            if device.problem:
-                raise Problem(device.problem) from None
-            return False
-        except OSError:
-            if device.flash and device.flash.dead:
-                return False
-            raise
-        return True
-
-    def life(self, device):
-        """One step. An operation that fails is tried again, as its job does."""
-        step = device.world["step"]
-        box = self.box(device.root)
-        allowed = {0: (1, 2), 1: (2,), 2: (2, 3), 3: (3, 4), 4: (4, 3), 5: (3,)}[step]
-        found = self.generation(device, box.load())
-        device.alive()
-        if found not in allowed and not device.decayed:
-            # After three boots on trial the one before is used again: the harness is patient, the device is not.
-            if device.world["trials"] < 3:
-                device.fail("(d) generation %d in step %d" % (found, step))
-        if step == len(self.plan):
-            return
-        n, how = self.plan[step]
-        for _ in range(3):
-            try:
-                if isinstance(how, bool):
-                    box.store("t", pem("CERTIFICATE", n, 12), pem("KEY", n, 4), how)
-                else:
-                    device.world.set(trials=device.world["trials"] + 1)
-                    self.generation(device, box.start())
-                    box.finish("" if how == "well" else how)
-                break
-            except OSError:
-                device.alive()
-        else:
-            device.fail("(d) cannot be stored")
-        device.alive()
-        device.world.set(step=step + 1)
-
-    def end(self, device, strict):
-        if self.generation(device, self.box(device.root).load()) != 3 and not device.decayed:
-            raise Problem("(d) ends with the wrong generation")
-        for name in names(device.root):
-            if name.split("/")[-1] not in ("cert", "key", "thing.json", "thing.json.new", "cert.new", "key.new"):
-                raise Problem("(g) left over: " + name)
-
-
-SCENARIOS = {
-    "update": Update,
-    "many": Many,
-    "large": Large,
-    "again": Again,
-    "upgrade": Upgrade,
-    "shared": Shared,
-    "decayed": Decayed,
-    "rollback": Rollback,
-    "hang": Hang,
-    "first": First,
-    "config": Config,
-    "trust": Trust,
-    "steps": Steps,
-    "identity": Keys,
-}

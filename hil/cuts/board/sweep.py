@@ -21,7 +21,6 @@ from hil.cuts.board import device as devices
 from hil.cuts.board.flash import BLOCK, FAULTS, TEARS, Flash, apply, number, tears
 from hil.cuts.board.known import Known, Life
 from hil.cuts.board.reads import FILES, Files, Misread
-from hil.cuts.board.scenarios import SCENARIOS
 from hil.cuts.board.view import View
 
 PLACE = "/flash"
@@ -46,9 +45,10 @@ class Result:
 class Rig:
     """One scenario and its clean run: base is the flash as it left the factory, log all operations of the run."""
 
-    def __init__(self, name, kind=None):
+    def __init__(self, name, scenario):
+        """scenario: a class."""
         self.name = name
-        self.scenario = (kind or SCENARIOS[name])()
+        self.scenario = scenario()
         self.known = Known()
         self.nodes = NODES
         self.judged = 0
@@ -159,6 +159,14 @@ class Rig:
                 for place in range(part, sizes[name], parts):
                     for pattern in PATTERNS:
                         yield "%d/%s:%d^%d" % (moment, name, place, pattern)
+
+    def cases(self, kind, part, parts):
+        if kind == "storm":
+            return ["storm-%d" % seed for seed in range(part, parts)]
+        if kind == "alike":
+            return ["live-" + case for case in self.singles(part, parts)]
+        made = {"fault": self.faults, "read": self.reads, "misread": self.misreads, "flip": self.flips}
+        return made[kind](part, parts)
 
     # --- one case
 
@@ -320,18 +328,8 @@ class Rig:
 
         report(result): called after every case. limit: stop after so many bad ones.
         """
-        if kind == "storm":
-            return sweep_all(self, ["storm-%d" % seed for seed in range(part, parts)], report, limit)
-        if kind == "alike":
-            return sweep_all(self, ["live-" + case for case in self.singles(part, parts)], report, limit)
-        if kind == "fault":
-            return sweep_all(self, self.faults(part, parts), report, limit)
-        if kind == "read":
-            return sweep_all(self, self.reads(part, parts), report, limit)
-        if kind == "misread":
-            return sweep_all(self, self.misreads(part, parts), report, limit)
-        if kind == "flip":
-            return sweep_all(self, self.flips(part, parts), report, limit)
+        if kind not in ("cut", "double"):
+            return sweep_all(self, self.cases(kind, part, parts), report, limit)
         result = Result()
         same = set()
         for case in self.singles(part, parts):

@@ -3,8 +3,8 @@
 
 A file of apps/ is an application, version 2.0.0. Its docstring says what it does, and after `expects:` a regular
 expression for the reason of its rollback, with another state of the trial before it if that is not "rolled_back"
-(`confirmed | `). The board is switched on with the version on trial, as an update leaves it, and has come back when the
-version before runs again, or the bare agent.
+(`confirmed | `). What it imports from `shared` is put in its file. The board is switched on with the version on
+trial, as an update leaves it, and has come back when the version before runs again, or the bare agent.
 Time is compressed: a watchdog of a second, a trial of two.
 
 `python -m tests.integration.bad_apps [NAME ...]` plays all of them, or those named, and prints a table.
@@ -24,7 +24,8 @@ from typing import Any
 from edgefleet import devices
 from edgefleet.artifacts.build import compile_file
 from hil.virtual_board import VirtualBoard, interpreter
-from tests.support import ROOT
+from tests.device.bench import BARE, lay_out
+from tests.support import write_files
 
 APPS = Path(__file__).parent / "apps"
 # What is no program text: name -> (what it is, expression for the reason, file, bytes).
@@ -37,7 +38,6 @@ RAW = {
 }
 NAMES = sorted([path.stem for path in APPS.glob("*.py")] + list(RAW))
 MAX_BOOTS = 3  # of the bad version, until the board has come back
-WATCHDOG_MS = 1000
 TRIAL_S = 2
 FLASH_KIB = 512
 WITHIN_S = 60.0  # for a loaded machine; a case takes some seconds
@@ -62,13 +62,6 @@ for name in ("state.json", "state.bak"):
         pass
 print(json.dumps(found))
 """
-CONFIG = {
-    "endpoint": "127.0.0.1",
-    "port": 9,
-    "thing_name": "pump",
-    **{name: f"/certs/{name}.der" for name in ("ca", "certificate", "key")},
-}
-ALIVE = "ca.der is missing"  # the agent runs, and got as far as its credentials, which are not there
 
 
 @dataclass
@@ -95,44 +88,29 @@ def about(name: str) -> tuple[str, str, str]:
     return " ".join(found[1].split()), state or "rolled_back", wanted
 
 
-def trampoline(source: str) -> str:
-    """stage0.py with time compressed."""
-    for old, new in (
-        ("WATCHDOG_MS = 120000", f"WATCHDOG_MS = {WATCHDOG_MS}"),
-        ("DAMAGED_S = 30", "DAMAGED_S = 0"),
-        ("time.sleep(1)", "time.sleep(0)"),
-    ):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
+def files_of(name: str) -> dict[str, str | bytes]:
+    """An application as it is installed, {path: contents}: one file, with what it imports from `shared` in it."""
+    if name in RAW:
+        return {RAW[name][2]: RAW[name][3]}
+    source = (APPS / f"{name}.py").read_text()
+    imports = re.compile(r"^from shared\.(\w+) import .*$", re.M)
+    return {"app.py": BAD + imports.sub(lambda found: (APPS / "shared" / f"{found[1]}.py").read_text(), source)}
 
 
-def lay_out(files: Path, name: str) -> None:
+def prepare(files: Path, name: str) -> None:
     """The file system of a board with version 1.0.0 in slot a, and `name` on trial in slot b."""
-    for script in devices.BOARD_SCRIPTS:
-        text = (ROOT / "boards" / "common" / script).read_text()
-        files.mkdir(exist_ok=True)
-        (files / script).write_text(trampoline(text) if script == "stage0.py" else text)
-    for path, bytecode in devices.agent_bytecode("UNIX_VIRTUAL").items():
-        (files / "lib" / path).parent.mkdir(parents=True, exist_ok=True)
-        (files / "lib" / path).write_bytes(bytecode)
-    (files / "agent.json").write_text(json.dumps(CONFIG))
+    lay_out(files)
     (files / "state").mkdir()
     root = files / "slots"
-    (root / "a").mkdir(parents=True)
-    (root / "a" / "app.py").write_text(OLD)
+    write_files(root / "a", {"app.py": OLD})
     slots = devices.FactorySlots(str(root))
     slots.prepare(ARTIFACT)
-    slot = root / "b"
-    slot.mkdir(exist_ok=True)
-    if name in RAW:
-        (slot / RAW[name][2]).write_bytes(RAW[name][3])
-    else:
-        (slot / "app.py").write_text(BAD + (APPS / f"{name}.py").read_text())
+    write_files(root / "b", files_of(name))
     slots.complete(ARTIFACT, "2.0.0", 1)
     slots.activate("2.0.0", "job/1", TRIAL_S, "1.0.0")
-    # As jobs/ota.py keeps it; the path is that on the board.
-    (root / "agent.json").write_bytes(b"job/1\n/agent.json\n" + (files / "agent.json").read_bytes())
+    # As safety.keep() does; the path is that on the board.
+    kept = b"job/1\n/agent.json\n" + (files / "agent.json").read_bytes()
+    (root / "agent.json").write_bytes(hashlib.sha256(kept).digest()[:8] + kept)
 
 
 def status(board: VirtualBoard) -> dict[str, Any]:
@@ -151,14 +129,14 @@ def status(board: VirtualBoard) -> dict[str, Any]:
 def back(console: str) -> str:
     """What runs since the last reset and is well: "1.0.0", "bare", or ""."""
     boot = console[console.rfind("virtual board, reset cause") :]
-    if ALIVE not in boot or "bad runs" in boot:
+    if BARE not in boot or "bad runs" in boot:
         return ""
     return "1.0.0" if "good runs" in boot else "bare"
 
 
 def play(name: str, folder: Path) -> Outcome:
     """Put one on trial in `folder`, an empty one. Does not raise for what the application does to the board."""
-    lay_out(folder / "files", name)
+    prepare(folder / "files", name)
     board = VirtualBoard(folder / "board", heap="128k", flash_kib=FLASH_KIB)
     board.flash(folder / "files")
     start = time.monotonic()

@@ -4,22 +4,9 @@
 expects: ENOSPC|OSError|RuntimeError
 """
 
+from shared.fill import fill
+
 
 def main():
-    n = 0
-    try:
-        while True:
-            with open("/data%d" % n, "wb") as f:
-                f.write(b"x" * 8192)
-            n += 1
-    except OSError:
-        pass
-    for size in (1024, 200, 10):
-        try:
-            while True:
-                with open("/data%d" % n, "wb") as f:
-                    f.write(b"x" * size)
-                n += 1
-        except OSError:
-            pass
+    fill("/data")
     raise RuntimeError("flash is full")

@@ -4,16 +4,10 @@
 expects: interrupted|cannot be counted
 """
 
+from shared.fill import fill
+
 
 def main():
-    n = 0
-    for size in (16384, 1024, 200, 10):
-        try:
-            while True:
-                with open("/data%d" % n, "wb") as f:
-                    f.write(b"x" * size)
-                n += 1
-        except OSError:
-            pass
+    fill("/data")
     while True:
         pass

@@ -5,18 +5,11 @@ expects: not confirmed|cannot be counted
 """
 
 from edgeagent import Agent
+from shared.fill import fill
 
 agent = Agent.from_file()
 
 
 def main():
-    n = 0
-    for size in (16384, 1024, 200, 10):
-        try:
-            while True:
-                with open("/state/data%d" % n, "wb") as f:
-                    f.write(b"x" * size)
-                n += 1
-        except OSError:
-            pass
+    fill("/state/data")
     agent.run()
