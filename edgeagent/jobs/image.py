@@ -210,16 +210,29 @@ async def _download(job: Any, folder: str) -> str:
             raise UpdateError("space", "%d bytes missing" % missing)
         report = _tenths(job, "download", document["version"])
 
+        unsafe = 0  # blocks since the last sync
+
         async def tick(percent: int) -> None:
+            nonlocal unsafe
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
+            unsafe = 0
             await report(percent)
+
+        def keep(number: int, data: bytes) -> None:
+            nonlocal unsafe
+            file.write(data)
+            unsafe += 1
+            if unsafe > ranges.PART:  # a server without ranges sends everything in one request
+                file.flush()
+                os.fsync(file.fileno())
+                unsafe = 0
 
         blocks = bytearray((size + 8 * _BLOCK - 1) // (8 * _BLOCK))
         for number in range(-(-have // _BLOCK)):
             blocks[number >> 3] |= 1 << (number & 7)
         rate = document.get("rate", 0)
-        await ranges.fetch(job.agent, document["url"], 0, size, lambda _, data: file.write(data), blocks, tick, rate)
+        await ranges.fetch(job.agent, document["url"], 0, size, keep, blocks, tick, rate)
         await tick(100)
     return path
 

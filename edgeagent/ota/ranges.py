@@ -69,7 +69,7 @@ async def fetch(
         if status == 200:
             # It does not know ranges: read through what is before. The rest comes too, wanted or not.
             skip, end = first, total
-            if not start + size <= length <= _MOST:
+            if not start + size <= length <= max(_MOST, start + size):
                 raise UpdateError("size", "the object has %d bytes" % length)
         elif (
             status != 206

@@ -115,6 +115,9 @@ def run(console: Console, tasks: list[plan.Task], jobs: int, as_json: bool) -> i
             counts["bad"] += tally.bad_count
             moved(0)
             bar.update(line, advance=1)
+            if not console.is_terminal:  # of a log, which has no bar
+                what = f"{task.scenario} {task.kind} {task.part}/{task.parts}"
+                console.print(f"{what}: {tally.cases:,} cases, {tally.bad_count} bad, {tally.seconds:.0f} s")
             print_bad(bar.console, tally.bad[:3])
 
         found = play_all(tasks, jobs, moved, done)

@@ -94,6 +94,13 @@ MUTANTS = (
     _m("store-is-never-cleaned", "ota/index.py", "        clean(writer.slot)\n", "", "again cut 9"),
     _m("name-taken-for-complete", "ota/index.py", "if not bad and writer.matches(one, manifest.blocks + index):", "if not bad:", "many cut 9"),
     _m("shared-file-written", "ota/writer.py", "                    if not flags & COMPLETE:\n", "                    if True:\n", "shared cut 9"),
+    _m(
+        "decayed-configuration-put-back",
+        "ota/safety.py",
+        "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8] and words[0]",
+        "if words[0]",
+        "rollback-job-bad flip 16",
+    ),
     _m("decayed-file-written-in-place", "ota/index.py", "            _flag(writer, number, SECOND)\n", "            pass\n", "decayed cut 9"),
     _m("index-not-checked", "ota/trial.py", "if found.digest()[:8] == seal:", "if True:", "shared flip 3"),
     _m("index-not-synced", "ota/index.py", "        compat.sync_file(f)\n", "", "update linux, many linux"),

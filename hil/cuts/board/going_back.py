@@ -20,7 +20,7 @@ CONFIGURATION = b'{"site": "a"}'
 BREAKS = """from hil.cuts.board import device
 
 with open(device.Device.current.root + "/agent.json", "wb") as f:
-    f.write(b"rubbish")
+    f.write(b"spoilt")
 
 
 """
@@ -30,6 +30,7 @@ class GoBack(Update):
     """Of the application, from slot b to slot a. Both versions are good."""
 
     document = {"operation": "rollback", "version": "1.0.0"}
+    records = Update.records + ("slots/agent.json",)  # noqa: RUF005  MicroPython has no (*a, b)
     since = 0  # the sequence number of the state when slot a became complete; that of the state is 1
 
     def __init__(self):
@@ -80,7 +81,9 @@ class GoBack(Update):
         both = trial.filled(device.root + "/slots", "a") and trial.filled(device.root + "/slots", "b")
         if strict and not both:
             raise Problem("(b) one of the versions is gone")
-        if strict and compat.read_file(device.root + "/agent.json", 999) != CONFIGURATION:
+        # Once its copy has decayed there is nothing to put back.
+        known = (CONFIGURATION,) if strict else (CONFIGURATION, b"spoilt")
+        if compat.read_file(device.root + "/agent.json", 999) not in known:
             raise Problem("(b) the configuration is not what it was")
 
 
