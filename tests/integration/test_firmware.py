@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from examples.demo.processes import FleetManager
 from hil import esp32_tables as esp
 from hil.esp32_flash import Chip, Memory
 from hil.esp32_image import app_image
+from tests.integration.link import SESSION_BYTES, Link
 from tests.integration.rig import Rig
-from tests.integration.test_transfer import SESSION_BYTES, Link
 
 
 class Esp32(Rig):
@@ -42,21 +41,11 @@ class Esp32(Rig):
 
 
 @pytest.fixture
-def link(fleet: FleetManager) -> Iterator[Link]:
-    link = Link(fleet.ready["endpoint"], fleet.ready["mqtt_port"])
-    yield link
-    link.close()
-
-
-@pytest.fixture
 def rig(fleet: FleetManager, judge: Judge, link: Link, folder: Path, request: pytest.FixtureRequest) -> Iterator[Esp32]:
-    through = copy.copy(fleet)
-    through.ready = {**fleet.ready, "mqtt_port": link.port}
-    one = Esp32(through, judge, folder, f"esp-{request.node.name[-20:].strip('_')}", heap="160k")
-    one.board.power_on()
-    one.wait_running("1.0.0")
-    yield one
-    one.board.power_off()
+    name = f"esp-{request.node.name[-20:].strip('_')}"
+    one = Esp32(link.through(fleet), judge, folder, name, heap="160k")
+    with one.switched_on():
+        yield one
 
 
 def test_new_firmware_is_proved_and_kept(rig: Esp32) -> None:

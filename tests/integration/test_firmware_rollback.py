@@ -22,11 +22,9 @@ DOCUMENT = {"operation": "rollback", "kind": "firmware"}
 def rig(fleet: FleetManager, judge: Judge, folder: Path, request: pytest.FixtureRequest) -> Iterator[Esp32]:
     """An ESP32 that was updated to v2.0.0."""
     one = Esp32(fleet, judge, folder, f"esp-{request.node.name[-20:].strip('_')}", heap="160k")
-    one.board.power_on()
-    one.wait_running("1.0.0")
-    assert one.update(f"{one.thing}-update", NEW)[0] == "SUCCEEDED"
-    yield one
-    one.board.power_off()
+    with one.switched_on():
+        assert one.update(f"{one.thing}-update", NEW)[0] == "SUCCEEDED"
+        yield one
 
 
 def back(rig: Esp32, job: str, **members: str) -> tuple[str, dict[str, str]]:

@@ -38,10 +38,8 @@ class Sparse(Rig):
 @pytest.fixture(scope="module")
 def rig(fleet: FleetManager, judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sparse]:
     rig = Sparse(fleet, judge, tmp_path_factory.mktemp("rig"), "piecewise-0001", heap="160k")
-    rig.board.power_on()
-    rig.wait_running("1.0.0")
-    yield rig
-    rig.board.power_off()
+    with rig.switched_on():
+        yield rig
 
 
 def test_an_update_over_mqtt_needs_24_kib_of_ota_files(rig: Sparse) -> None:
