@@ -71,9 +71,9 @@ def _parse(document: dict[str, Any], folder: str | None) -> str:
 async def run(job: Any) -> dict[str, Any]:
     """Handler. Raises JobRejected for a bad document, UpdateError with a code of docs/ota.md for what went wrong."""
     part = job.agent.part("image")
+    await part.settle()  # also what a job before, which was cancelled, is still undoing: the record is one
     if part.status()["job"] != kinds.name(job.id, job.execution, job.queued):
         await (_back if job.document["operation"] == "rollback" else _prepare)(job, part)
-    await part.settle()
     status = part.status()
     if status["state"] == "trial":
         try:
