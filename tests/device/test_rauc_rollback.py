@@ -166,7 +166,7 @@ def test_a_cut_at_any_place_of_going_back_ends_in_one_true_status(tmp_path: Path
         seed = int(os.environ.get("SEED", time.time()))
         chosen = list(range(first + 1, last + 1))
         if os.environ.get("PLACES") != "all":
-            chosen = random.Random(seed).sample(chosen, 2)
+            chosen = random.Random(seed).sample(chosen, 1)
         print(f"{len(chosen)} of {last - first} places, SEED={seed}")
         for at in chosen:
             await asyncio.wait_for(one(at), 60)
