@@ -235,7 +235,7 @@ class Client:
                     raise ProtocolError("bad length")
                 raise MemoryError
             body = self.spare
-            if not body or not 1024 < size <= len(body):
+            if not body or not 1024 < size < len(body):
                 body = bytearray(size)
         except MemoryError:  # after a collection: the allocator has tried that
             body = bytearray(min(size, _KEPT))
@@ -280,7 +280,7 @@ class Client:
             log.warning("mqtt", "%s: dropped %d bytes", topic, size)
             payload = size
         else:
-            if body is self.spare:
+            if len(body) > size:  # the spare one, which may have been given up meanwhile
                 payload = memoryview(body)[at:size]
                 if "/streams/" not in topic:  # whose handler alone does with a view
                     payload = bytearray(payload)

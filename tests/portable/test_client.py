@@ -354,6 +354,24 @@ class Receiving(Limits):
         finally:
             del client_module.bytearray
 
+    def test_a_spare_buffer_that_is_given_up_during_a_message_leaves_it_whole(self):
+        async def scenario():
+            server = Server(board=True)
+            run = await server.accept()
+            got = []
+            server.client.on("a", lambda topic, payload: got.append(bytes(payload)))
+            server.client.spare = bytearray(4500)
+            server.send(b"\x32\xd0\x0f\x00\x01a\x00\x09" + b"x" * 900)  # of 2000 bytes
+            for _ in range(50):
+                await asyncio.sleep(0)
+            server.client.spare = None
+            server.send(b"y" * 1095)
+            self.assertEqual(await server.receive(), (0x40, b"\x00\x09"))
+            self.assertEqual(got, [b"x" * 900 + b"y" * 1095])
+            run.cancel()
+
+        play(scenario())
+
     def test_what_no_server_may_send_ends_the_link(self):
         for data in (
             b"\x34\x06\x00\x01a\x00\x09x",  # QoS 2
