@@ -108,7 +108,7 @@ async def _prepare(job: Any, part: Any) -> None:
     """Get the bundle, and refuse it before anything is written or marked."""
     document, agent = job.document, job.agent
     path = _parse(document, part.folder)
-    kinds.idle(agent.port)
+    gate.idle(agent.port)
     system = await part.rauc.idle(_READY_S)
     version, running = document["version"], system.version(system.booted)
     _newer(version, running)
@@ -136,7 +136,7 @@ async def _prepare(job: Any, part: Any) -> None:
 
 async def _back(job: Any, part: Any) -> None:
     """See that the system before is kept, and wait for the gates: once it is marked, any restart boots it."""
-    kinds.idle(job.agent.port)
+    gate.idle(job.agent.port)
     system = await part.rauc.status()
     version = system.version(part.kept(system)) or "unknown"
     if job.document.get("version", version) != version:

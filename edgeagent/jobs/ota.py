@@ -22,7 +22,7 @@ import sys
 from edgeagent.compat import MICROPYTHON, Any, exists, read_file, remove_tree, sync_file, write_atomic
 from edgeagent.errors import UpdateError
 from edgeagent.jobs.registry import unload
-from edgeagent.ota import kinds, trial
+from edgeagent.ota import kinds
 
 RESUME = True
 # Below the slots while a download is going on, so that a reset does not cost more than a block: the envelope, after the
@@ -60,16 +60,9 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
         finally:
             client.spare = None
     elif status["state"] == "trial":
-        if status["boots"]:
-            from edgeagent.ota.handover import prove
+        from edgeagent.ota.handover import prove
 
-            await prove(job, kinds.target(port, kind), status)
-        elif job.data.get("again", 0) < trial.MAX_BOOTS:
-            job.checkpoint(again=job.data.get("again", 0) + 1)
-            job.reset("update")
-        else:
-            # By a launcher that is not ours, or stage 0 cannot count its boots.
-            trial.failed(kinds.folder(port, kind), "its slot was never booted")
+        await prove(job, kinds.target(port, kind), status)
     reason = _why(root, own)
     # Only now, in the next boot: whatever fails after the activation must not end the job.
     _tidy(root)

@@ -12,6 +12,7 @@ from edgeagent.compat import Any
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import ota
 from edgeagent.ota import kinds, trial
+from edgeagent.ota.gate import idle
 from edgeagent.ota.handover import restart
 from edgeagent.ota.verify import load_trust
 
@@ -30,7 +31,7 @@ async def _back(job: "Any", root: str, own: str) -> None:
     agent = job.agent
     wanted = job.document
     kind = wanted.get("kind", kinds.KINDS[0])
-    kinds.idle(agent.port)
+    idle(agent.port)
     if kind not in kinds.KINDS:
         raise UpdateError("type", str(kind))
     target = kinds.target(agent.port, kind)

@@ -175,9 +175,9 @@ class Runner:
             if working or not self._sure:
                 found = await self._ask(record["jobId"] + "/get", record["executionNumber"], working)
                 if not found:
-                    from edgeagent.ota.guard import over
+                    from edgeagent.ota import safety
 
-                    over(self.agent.port, record)
+                    safety.cancel(self.agent.port, record)
                     return self._forget("is over")
             if not working:
                 return await self._report(record)

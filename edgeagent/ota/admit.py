@@ -80,12 +80,12 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
     if not manifest.type or manifest.type == kinds.KINDS[0]:
         floor = max(floor, trust.floor)
     verify.check(manifest, facts, running, floor)
-    kinds.idle(agent.port)
     del trust, verify
     raw = None
     unload(["edgeagent.p256"] + ["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])
     from edgeagent.ota import gate
 
+    gate.idle(agent.port)
     await gate.wait(job, "download", manifest.version)
     if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
         raise UpdateError("size", "not the artifact's")

@@ -14,9 +14,17 @@ import asyncio
 from edgeagent import clock
 from edgeagent.compat import Any, const
 from edgeagent.errors import JobRejected, UpdateError
+from edgeagent.ota import kinds
 
 _POLL_S = 5
 _KEEP_S = const(600)  # a reset forgets at most so much of the wait
+
+
+def idle(port: "Any") -> None:
+    """Raises UpdateError "busy", naming the version, if anything is on trial."""
+    busy = kinds.find(port)[1]
+    if busy:
+        raise UpdateError("busy", busy["version"])
 
 
 async def wait(job: "Any", stage: str, version: str) -> None:

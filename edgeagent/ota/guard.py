@@ -49,17 +49,6 @@ async def watch(agent: "Any") -> None:
             agent.port.reset()
 
 
-def over(port: "Any", record: "dict[str, Any]") -> None:
-    """End the trial of an execution that the service has ended, if it has one, and restart. record: its journal's."""
-    try:
-        name = kinds.name(record["jobId"], record["executionNumber"], record["queuedAt"])
-        kind = kinds.find(port, name)[0]
-        if kind and trial.failed(kinds.folder(port, kind), "the service ended the job"):
-            port.reset()
-    except OSError:
-        pass  # then it ends at its deadline
-
-
 async def _settle(agent: "Any") -> None:
     """A minute of connection ends a row of crashes: whoever can be reached can be updated."""
     root = agent.port.slots_dir

@@ -39,6 +39,14 @@ async def prove(job: "Any", target: "Any", status: "dict[str, Any]") -> None:
     Returns when the trial is over; its deadline is guard.py's. Rolls back and resets when the service has ended the
     job, or when this is not the new version after all.
     """
+    if not status["boots"]:
+        again = job.data.get("again", 0)
+        if again < trial.MAX_BOOTS:
+            job.checkpoint(again=again + 1)
+            job.reset("update")
+        # By a launcher that is not ours, or stage 0 cannot count its boots.
+        trial.failed(target.root, "its slot was never booted")
+        return
     reason = "the slot could not be booted"
     runs = target.runs(status)
     if runs:

@@ -34,13 +34,6 @@ def name(job: str, execution: int, queued: "int | None") -> str:
     return "%s/%d/%s" % (job, execution, queued)
 
 
-def idle(port: "Any") -> None:
-    """Raises UpdateError "busy", naming the version, if anything is on trial."""
-    busy = find(port)[1]
-    if busy:
-        raise UpdateError("busy", busy["version"])
-
-
 def target(port: "Any", kind: str) -> "Any":
     """What installs a kind. Raises UpdateError "type" if this device cannot."""
     made: "Any"

@@ -115,6 +115,19 @@ def failed(root: str, reason: str, stable: bool = False) -> None:
     _note(root, 0 if ended else count, reason)
 
 
+def cancel(port: "Any", record: "dict[str, Any]") -> None:
+    """End the trial of an execution that the service has ended, if it has one, and restart. record: its journal's."""
+    from edgeagent.ota import kinds
+
+    try:
+        name = kinds.name(record["jobId"], record["executionNumber"], record["queuedAt"])
+        kind = kinds.find(port, name)[0]
+        if kind and trial.failed(kinds.folder(port, kind), "the service ended the job"):
+            port.reset()
+    except OSError:
+        pass  # then it ends at its deadline
+
+
 def _note(root: str, count: int, reason: str, fresh: bool = True) -> None:
     try:
         trial.write_sealed(root + "/crash.json", {"count": count, "reason": reason[:240], "fresh": fresh})
