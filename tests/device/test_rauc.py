@@ -37,6 +37,17 @@ def on(folder: Path, scenario: Scenario, **options: Any) -> None:
     asyncio.run(asyncio.wait_for(main(), 120))
 
 
+async def at_places(one: Callable[[int], Awaitable[Any]], first: int, last: int, few: int) -> None:
+    """Call `one` with each place after `first` up to `last`; with `few` of them unless PLACES=all."""
+    seed = int(os.environ.get("SEED", time.time()))
+    chosen = list(range(first + 1, last + 1))
+    if os.environ.get("PLACES") != "all":
+        chosen = random.Random(seed).sample(chosen, few)
+    print(f"{len(chosen)} of {last - first} places, SEED={seed}")
+    for at in chosen:
+        await asyncio.wait_for(one(at), 60)
+
+
 def test_a_good_bundle_is_installed_booted_proved_and_marked_good(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         document = it.bundle("2.0.0")
@@ -339,14 +350,7 @@ def test_a_cut_at_any_place_ends_in_one_true_status(tmp_path: Path, kill: str, s
             return (it.folder / "steps").stat().st_size
 
     async def main() -> None:
-        places = await one(0)
-        seed = int(os.environ.get("SEED", time.time()))
-        chosen = list(range(1, places + 1))
-        if os.environ.get("PLACES") != "all":
-            chosen = random.Random(seed).sample(chosen, 2)
-        print(f"{len(chosen)} of {places} places, SEED={seed}")
-        for at in chosen:
-            await asyncio.wait_for(one(at), 60)
+        await at_places(one, 0, await one(0), 2)
 
     asyncio.run(main())
 

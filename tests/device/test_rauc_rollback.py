@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.device.ground import ground
 from tests.device.rauc_machine import THING, Machine, machine
-from tests.device.test_rauc import on, pytestmark, slots
+from tests.device.test_rauc import at_places, on, pytestmark, slots
 
 assert pytestmark  # the same conditions
 BACK = {"operation": "rollback", "kind": "image"}
@@ -162,13 +159,6 @@ def test_a_cut_at_any_place_of_going_back_ends_in_one_true_status(tmp_path: Path
             return first, (it.folder / "steps").stat().st_size
 
     async def main() -> None:
-        first, last = await one(0)
-        seed = int(os.environ.get("SEED", time.time()))
-        chosen = list(range(first + 1, last + 1))
-        if os.environ.get("PLACES") != "all":
-            chosen = random.Random(seed).sample(chosen, 1)
-        print(f"{len(chosen)} of {last - first} places, SEED={seed}")
-        for at in chosen:
-            await asyncio.wait_for(one(at), 60)
+        await at_places(one, *await one(0), 1)
 
     asyncio.run(main())
