@@ -43,7 +43,7 @@ model: $(VENV)/.dev-ready
 cuts: $(VENV)/.dev-ready
 	$(BIN)/python -m hil.cuts --jobs 2 $(CUTS_ARGS)
 
-# A million storms of up to eight cuts in a row.
+# A million storms of eight cuts in a row.
 storms: $(VENV)/.dev-ready
 	$(BIN)/python -m hil.cuts --storms 1000000 --jobs 2 $(CUTS_ARGS)
 

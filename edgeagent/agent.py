@@ -46,11 +46,14 @@ class Agent:
     counters, and `connected`, an asyncio.Event that is set while the service can be reached.
     """
 
-    client: "Any"
-    requests: "Any"
+    thing_name = ""
+    client: "Any" = None
+    requests: "Any" = None
+    pause = 0  # seconds that the next session is put off; see https.py
     credentials: "tuple[str, str]"  # paths of certificate and key in use
     _dog: "Any"
-    _runner: "Any"
+    _runner: "Any" = None
+    _presence: "Any" = None
 
     def __init__(
         self, config: "Any", port: "Any" = None, version: str = "0.0.0", config_path: "str | None" = None
@@ -59,19 +62,15 @@ class Agent:
         self.config_path = config_path
         self.port = port or detect(config)
         self.version = version
-        self.thing_name = ""
-        self.client = self.requests = None
         self.connected = asyncio.Event()
         self.counters = {"connects": 0}
         self.collectors: "list[Any]" = []  # (section, function) of diagnostics bundles
-        self.pause = 0  # seconds that the next session is put off; see upload.py
         self.handlers = Handlers()
         self.attributes = Attributes()
         self.attributes.set(**self.facts())
         self.configure(config)
         self.services: "list[Any]" = []  # coroutine functions that start() keeps running beside the sessions
         self.attached: "list[Any]" = []  # functions without arguments, called in each new session
-        self._presence = None
         self._parts: "dict[str, Any]" = {}
         self._checks: "list[Any]" = []
         self.hooks: "dict[str, Any]" = {}  # of updates: functions by name; see ota/gate.py
@@ -168,9 +167,10 @@ class Agent:
 
     def part(self, name: str) -> "Any":
         """The optional part edgeagent/NAME.py of this agent, loaded when first asked for."""
+        name = "edgeagent." + name
         if name not in self._parts:
-            __import__("edgeagent." + name)
-            self._parts[name] = sys.modules["edgeagent." + name].Part(self)
+            __import__(name)
+            self._parts[name] = sys.modules[name].Part(self)
         return self._parts[name]
 
     async def healthy(self) -> "tuple[bool, str]":
@@ -262,7 +262,10 @@ class Agent:
                 starved = 0
             starved = starved + 1 if "MemoryError" in text or "ALLOC" in text or "NOMEM" in text else 0
             if starved >= _STARVED:
-                self.port.reset()
+                try:
+                    self._runner._job.starved()
+                finally:  # whether or not there is a job, and this could be counted
+                    self.port.reset()
             left = backoff.next()
             while left > 0:
                 self._dog.feed()
@@ -313,18 +316,19 @@ class Agent:
             self._dog.feed()
             await asyncio.sleep(TICK_S)
         gc.collect()
-        client = self.client
-        if not client:
+        if not self._runner:
             identity = await self.identify()
             self._dog.feed()
             self.thing_name = identity[0]
             if self.config.presence:
                 self._presence = self.config.presence.replace("{thing}", identity[0])
-            self.client = client = self.make_client(*identity, self._presence and (self._presence, "offline"))
-            self.requests = Requests(client)
+            self.client = self.make_client(*identity, self._presence and (self._presence, "offline"))
+            self.requests = Requests(self.client)
             self.attributes.shadow = Shadow(self.requests, self.thing_name)
-            self._runner = Runner(self)
-            self._begin(self._runner.run)
+            runner = Runner(self)
+            self._begin(runner.run)
+            self._runner = runner  # last: what there was no memory for is made again
+        client = self.client
         try:
             await client.connect()
         except TransportError as error:

@@ -80,7 +80,8 @@ def make_dirs(path: str) -> None:
         parent = path.rpartition("/")[0]
         make_dirs(parent)
         os.mkdir(path)
-        sync_dir(parent)
+        if posix:
+            posix.sync_dir(parent)
 
 
 def remove_tree(path: str) -> None:
@@ -144,4 +145,5 @@ def write_atomic(path: str, data: "bytes | bytearray | memoryview", private: boo
     except OSError:
         if read_file(path, len(data)) != data:
             raise  # else a failing flash has done it all the same
-    sync_dir(path.rpartition("/")[0])
+    if posix:
+        posix.sync_dir(path.rpartition("/")[0])

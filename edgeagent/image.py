@@ -9,6 +9,8 @@ The job operations are in jobs/image.py; this part has to work without a link an
 trial.py's, in a folder of its own, and RAUC is asked what is true. What the record has beyond those of other kinds:
     before     slot that was booted when it began; the other one is the new one
     written    how RAUC tells what was in `before` from any other installation into it
+    left       [slot, as `written`] that could be gone back to when it began, and can be again if it ends before its
+               restart; [None, None]: none
     kept       slot that is gone back to; None in an update, and then
     bundle     [compatible, version, {class: SHA-256}] of what is being installed
     path       of the bundle's file
@@ -24,8 +26,9 @@ a restart of the agent:
     trial, installed             old             rolled back by the boot loader
     trial                        new             nothing: it has to prove itself
     rolled back                  new             mark-bad, restart the machine
-    rolled back                  old             mark-bad of the other slot, mark-active of this one: settled.
-                                                 No mark-bad of one that was kept and has not been restarted into
+    rolled back                  old             mark-bad of the other slot, mark-active of this one: settled
+    rolled back, never on trial  kept            mark-active of the old one, restart the machine; nobody marks bad what
+                                                 nothing is known against
 """
 
 from __future__ import annotations
@@ -66,6 +69,19 @@ def check(data: Any) -> tuple[str, str | None, list[str] | None]:
     return data.get("rauc", "/usr/bin/rauc"), data.get("folder"), reboot
 
 
+def _tried(record: dict[str, Any]) -> bool:
+    """True if the machine was restarted into what is, or was, on trial."""
+    return bool(record["boots"] and record["installed"])
+
+
+def _left(record: dict[str, Any]) -> tuple[str | None, list[Any] | None]:
+    """Slot of the system before, and how RAUC told what was in it; None if there is none."""
+    if record["state"] == "rolled_back" and not _tried(record):
+        slot, written = record["left"]
+        return slot, written
+    return record.get("before"), record.get("written")
+
+
 class Part:
     """The image of one agent's machine. A target of updates, as far as `handover.prove` needs one."""
 
@@ -97,10 +113,10 @@ class Part:
         RAUC marks a slot bad before it writes to it. Raises UpdateError "slot", "rolled-back".
         """
         record = self.status()
-        slot = record.get("before")
-        if record["state"] == "rolled_back":
+        if record["state"] == "rolled_back" and _tried(record):
             raise UpdateError("rolled-back", record["version"])
-        if slot not in system.slots or slot == system.booted or record.get("written") != system.written(slot):
+        slot, written = _left(record)
+        if slot not in system.slots or slot == system.booted or written != system.written(slot):
             raise UpdateError("slot", "nothing is kept")
         if not any(system.written(slot) + system.written(system.booted)):
             raise UpdateError("slot", "RAUC keeps no status of slots")
@@ -116,6 +132,7 @@ class Part:
         make_dirs(self.root)
         record = self.status()
         record.update(
+            left=_left(record),
             state="trial",
             active=KIND,
             version=version,
@@ -157,7 +174,7 @@ class Part:
         trial.save(self.root, record)
 
     async def restart(self) -> None:
-        """Into the new image. Raises UpdateError, with everything undone, if the machine does not restart."""
+        """Into the new image. Returns, with everything undone, if the machine does not restart."""
         try:
             await self.rauc.restart(self.patience)
         except AgentError as error:
@@ -166,7 +183,10 @@ class Part:
     async def give_up(self, reason: str) -> None:
         """End the update and see to it that the old image is, or will be, booted."""
         trial.failed(self.root, reason)
-        await self.settle()
+        try:
+            await self.settle()
+        except UpdateError:
+            self.agent._begin(self.settle)  # until RAUC answers again
 
     def drop(self) -> None:
         """As `give_up`, of a job that the service has ended; in a task of its own, since the job's is being ended."""
@@ -217,7 +237,7 @@ class Part:
     async def settle(self) -> None:
         """Make record and machine agree, by the table above. Restarts the machine if it has to go back.
 
-        Raises UpdateError "rauc", JobFailed if it does not restart.
+        Raises UpdateError "rauc", "busy", JobFailed if it does not restart.
         """
         async with self._lock:
             record = self.status()
@@ -241,17 +261,19 @@ class Part:
         try:
             system = await self.rauc.idle()
         except UpdateError as error:
-            # An image whose RAUC does not work is not the old one; the boot loader runs out of attempts with it.
+            if not record["boots"] and record["kernel"] == programs.kernel_boot():
+                raise  # this is the old one still
+            # An image whose RAUC does not work is hardly the old one; the boot loader runs out of attempts with it.
             log.error("image", "%s", error)
             system = None
         if system and system.booted == before:
             for slot in system.slots:
                 held = system.slots[slot]
-                tried = record["boots"] if record["kept"] else record["installed"] or slot == system.primary
-                if tried and slot != before and held.get("class") == system.slots[before].get("class"):
+                bad = _tried(record) if record["kept"] else record["installed"] or slot == system.primary
+                if bad and slot != before and held.get("class") == system.slots[before].get("class"):
                     await self._mark("bad", slot)
             if system.primary != before:
-                await self._mark("active", before)
+                await asyncio.to_thread(self.rauc.mark, "active", before)  # else the next restart undoes all this
             record["settled"] = True
             return trial.save(self.root, record)
         if record["returns"] >= RETURNS:
@@ -260,7 +282,10 @@ class Part:
             return trial.save(self.root, record)
         record["returns"] += 1
         trial.save(self.root, record)
-        await self._mark("bad", "booted")
+        if system and record["kept"] and not record["boots"]:
+            await self._mark("active", before)  # power failed while what is kept was the next one to be booted
+        elif system:
+            await self._mark("bad", "booted")
         await self.rauc.restart(self.patience)
 
     async def _mark(self, state: str, slot: str) -> None:

@@ -229,7 +229,7 @@ class Part:
         backoff = Backoff()
         while True:
             await agent.connected.wait()
-            wait: float = 1
+            wait = 1.0
             if box.segments or box.buffered * 2 >= box.buffer or box.age() >= settings["every"] * 1000:
                 found = box.take(settings["message_bytes"] - 128)
                 if found:
@@ -247,4 +247,7 @@ class Part:
                         log.warning("telemetry", "%s", error)
                         wait = backoff.next()
                     del data
-            await asyncio.sleep(wait)
+            while wait > 0:  # of the time with a link
+                await asyncio.sleep(min(wait, 1))
+                await agent.connected.wait()
+                wait -= 1

@@ -55,10 +55,12 @@ def size(value: object) -> int:
 
 
 def parse(document: object) -> str:
-    """The operation that a job document asks for. Raises JobRejected naming the member, or the cap.
+    """The operation that a job document asks for. Raises JobRejected naming the member, or the cap; MemoryError.
 
-    document: None if it was too large to be received.
+    document: a text if it could not be received, "MemoryError" for lack of memory.
     """
+    if document == "MemoryError":
+        raise MemoryError
     try:
         if not isinstance(document, dict) or size(document) > _DOCUMENT_BYTES:
             raise JobRejected("job document is no object of at most %d bytes" % _DOCUMENT_BYTES)

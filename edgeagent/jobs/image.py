@@ -27,6 +27,7 @@ import asyncio
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from edgeagent.compat import exists, make_dirs, remove_tree, sync_dir
@@ -180,12 +181,40 @@ def _tenths(job: Any, step: str, version: str) -> Any:
     return tick
 
 
-async def _download(job: Any, folder: str) -> str:
-    """The path of the bundle, whose bytes are durable. Goes on with what an earlier try, or another job, has left.
-
-    What one request brought is made durable before the next one begins, so a power cut can have damaged the bytes of
-    one; a kill of the agent none.
+class _Durable:
+    """Appends blocks to a file. A thread syncs it meanwhile: a power cut can have damaged _UNSURE bytes at its end, a
+    kill of the agent none.
     """
+
+    def __init__(self, file: Any, thread: ThreadPoolExecutor) -> None:
+        """thread: has one worker."""
+        self._file, self._thread = file, thread
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have all that was written until now synced."""
+        self._blocks = 0  # since then
+        self._last = self._thread.submit(os.fsync, self._file.fileno())
+
+    def keep(self, number: int, data: bytes) -> None:
+        """A sink of ranges.fetch. Raises OSError."""
+        self._file.write(data)
+        self._file.flush()
+        self._blocks += 1
+        if self._blocks == ranges.PART // 2:  # a server without ranges brings all in one request
+            self._last.result()  # blocks only while the disk is slower than the network
+            self._begin()
+
+    async def flush(self) -> None:
+        """All is durable then. Raises OSError."""
+        await asyncio.wrap_future(self._last)
+        if self._blocks:
+            self._begin()
+            await asyncio.wrap_future(self._last)
+
+
+async def _download(job: Any, folder: str) -> str:
+    """The path of the bundle, whose bytes are durable. Goes on with what an earlier try, or another job, has left."""
     document = job.document
     size: int = document["size"]
     what = "%s %d %s" % (document["url"].partition("?")[0], size, document.get("sha256"))
@@ -195,7 +224,7 @@ async def _download(job: Any, folder: str) -> str:
         # RAUC has taken what it was given from an agent that is not root.
         if folder + "/" + name != path or not os.access(path, os.W_OK):
             remove_tree(folder + "/" + name)
-    with open(path, "ab") as file:  # noqa: ASYNC230 - one block at a time
+    with open(path, "ab") as file, ThreadPoolExecutor(1) as thread:  # noqa: ASYNC230 - one block at a time
         sync_dir(folder)
         have = min(file.tell(), size)
         kernel = programs.kernel_boot()
@@ -209,30 +238,17 @@ async def _download(job: Any, folder: str) -> str:
         if missing > 0:
             raise UpdateError("space", "%d bytes missing" % missing)
         report = _tenths(job, "download", document["version"])
-
-        unsafe = 0  # blocks since the last sync
+        durable = _Durable(file, thread)
 
         async def tick(percent: int) -> None:
-            nonlocal unsafe
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
-            unsafe = 0
+            await durable.flush()
             await report(percent)
-
-        def keep(number: int, data: bytes) -> None:
-            nonlocal unsafe
-            file.write(data)
-            unsafe += 1
-            if unsafe > ranges.PART:  # a server without ranges sends everything in one request
-                file.flush()
-                os.fsync(file.fileno())
-                unsafe = 0
 
         blocks = bytearray((size + 8 * _BLOCK - 1) // (8 * _BLOCK))
         for number in range(-(-have // _BLOCK)):
             blocks[number >> 3] |= 1 << (number & 7)
         rate = document.get("rate", 0)
-        await ranges.fetch(job.agent, document["url"], 0, size, keep, blocks, tick, rate)
+        await ranges.fetch(job.agent, document["url"], 0, size, durable.keep, blocks, tick, rate)
         await tick(100)
     return path
 

@@ -46,17 +46,16 @@ class Handlers:
         return self._known.get(operation)
 
 
-def unload(names: "Any", resident: "Any" = ()) -> None:
+def unload(names: "Any", resident: "Any" = (), prefix: str = "edgeagent.") -> None:
     """On boards, forget modules that have done their work. Elsewhere RAM is not worth a second import.
 
-    names: of modules. resident: if given, all of ours that are not in it go as well.
+    names: of modules. resident: if given, all that are not in it go as well, if their names begin with `prefix`.
     """
     if MICROPYTHON:
         for name in list(sys.modules):
-            if name in names or (resident and name not in resident and name.startswith("edgeagent.")):
-                parent, child = name.rsplit(".", 1)
-                holder = sys.modules.get(parent)
+            if name in names or (resident and name not in resident and name.startswith(prefix)):
                 del sys.modules[name]
-                if holder:  # else it has just gone as well
-                    delattr(holder, child)
+                parent, _, child = name.rpartition(".")
+                if hasattr(sys.modules.get(parent), child):  # else it has just gone as well, or there is none
+                    delattr(sys.modules[parent], child)
         gc.collect()

@@ -36,7 +36,7 @@ async def _back(job: "Any", root: str, own: str) -> None:
         raise UpdateError("type", str(kind))
     target = kinds.target(agent.port, kind)
     try:
-        version, level = target.kept()
+        version, level = await target.kept()
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
     if wanted.get("version", version) != version:

@@ -49,7 +49,7 @@ class JobContext:
 
     id: str
     execution: int
-    queued: "int | None" = None
+    queued: "int | None"
     document: "Any"
     operation = ""
     resumed: bool
@@ -104,6 +104,11 @@ class JobContext:
         self.agent.port.reset()
         raise JobFailed("the device did not restart")
 
+    def starved(self) -> None:
+        """Restart the device for lack of memory, and count that. Raises JobFailed, as `reset` and `checkpoint`."""
+        self.checkpoint(restarts=self.data.get("restarts", 0) + 1)
+        self.reset("out of memory")
+
 
 class Runner:
     """Use: `run()` as a task for the agent's whole life; `attach()` after every connect."""
@@ -134,7 +139,10 @@ class Runner:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled; a handler that runs then is cancelled too, and its record stays in the journal."""
+        """Work until cancelled; a handler that runs then is cancelled too, and its record stays in the journal.
+
+        After any other exception it may be called again: the handler has gone on.
+        """
         try:
             while True:
                 await self.agent.connected.wait()
@@ -147,11 +155,12 @@ class Runner:
                     self._sure = False
                     log.warning("jobs", "%s", error)
                     await asyncio.sleep(self.backoff.next())
-        finally:
+        except asyncio.CancelledError:
             job = self._job
             self._job = None
             if job and job.task:
                 job.task.cancel()
+            raise
 
     async def _step(self) -> bool:
         """Do the next thing; True if there is nothing to do before something wakes the runner."""
@@ -188,13 +197,16 @@ class Runner:
             job.id = found["jobId"]
             job.execution = found["executionNumber"]
             job.queued = self._queued
-            job.document = found.get("jobDocument")
-            job.resumed = record is not None
-            job.data = record["data"] if record else {}
+            job.document = found["jobDocument"]
+            job.data = {}
+            if record:
+                job.data = record["data"]
+                job.operation = record["operation"]
+            job.resumed = bool(job.operation)  # else there was no memory to begin it
             job.task = asyncio.create_task(self._execute(job))
         return True
 
-    async def _ask(self, rest: str, number: "int | None" = None, document: bool = True) -> "Any":
+    async def _ask(self, rest: str, number: "int | None" = None, document: "Any" = True) -> "Any":
         """The execution that an answer tells of, while it is ours to work on, else None.
 
         number: of the execution; None for start-next, which answers even when there is nothing.
@@ -207,16 +219,19 @@ class Runner:
         except (Refused, ProtocolError) as error:
             if body and error.code in protocol.OVER:
                 return None
-            if error.code != "ReplyTooLarge" and isinstance(error, Refused):
+            document = error.code
+            if document != "ReplyTooLarge" and document != "MemoryError" and isinstance(error, Refused):
                 raise
-            # Too large, nested too deeply or no JSON, but started. Without its document it will be rejected, once it
-            # was asked for by name: whose answer was too large is not known, it may be a late one.
+            # Too large, nested too deeply or no JSON, but started. Without its document it will be rejected, or begun
+            # after a restart if it was for lack of memory; once it was asked for by name: whose answer it was is not
+            # known, it may be a late one.
             if not body:
                 rest = "$next/get"
             body["includeJobDocument"] = False
             reply = await call(self._topic + rest, body)
         found = protocol.execution(reply)
         if found:
+            found.setdefault("jobDocument", document)
             queued = found.get("queuedAt")
             if not number:
                 self._queued = queued
@@ -228,8 +243,8 @@ class Runner:
 
     def update(self, job: str, status: str, details: "Any", number: int, minutes: "int | None" = None) -> "Any":
         """The request that reports a status, to be awaited."""
-        body = protocol.update(status, details, number, minutes)
-        return self.agent.requests.call(self._topic + job + "/update", body)
+        call = self.agent.requests.call
+        return call(self._topic + job + "/update", protocol.update(status, details, number, minutes))
 
     # --- the handler
 
@@ -241,37 +256,38 @@ class Runner:
             try:
                 from edgeagent.jobs.document import prepare
 
-                job.operation = await prepare(job)
+                operation = await prepare(job)
                 del prepare
                 unload(["edgeagent.jobs.document"])
-                found = self.agent.handlers.get(job.operation)
+                found = self.agent.handlers.get(operation)
                 if not found:
-                    raise JobRejected("unknown operation " + job.operation)
-                log.info("jobs", "%s: %s", job.id, job.operation)
+                    raise JobRejected("unknown operation " + operation)
+                job.operation = operation
+                log.info("jobs", "%s: %s", job.id, operation)
                 if not job.resumed:
-                    self.keep(job, "IN_PROGRESS", {})
+                    self.keep(job, "IN_PROGRESS", job.data)
+                elif job.data.get("restarts", 0) > _RESTARTS * found[1]:
+                    raise MemoryError
                 elif not found[1]:
                     port = self.agent.port
                     why = "an error"
                     if self._record["bootId"] != port.boot_id():  # type: ignore[index]
                         why = "a reset (%s)" % port.reset_cause()
                     raise JobFailed("interrupted by " + why)
-                details = await found[0](job)
-                if not isinstance(details or {}, dict):
+                details = await found[0](job) or {}
+                if not isinstance(details, dict):
                     raise JobFailed("the handler's result is not a dict")
-                job.outcome = "SUCCEEDED", "", protocol.clean_details(details or {})
+                job.outcome = "SUCCEEDED", "", protocol.clean_details(details)
             except JobFailed as error:
                 job.outcome = error.status, str(error), None
                 job.outcome = error.status, str(error), protocol.clean_details(error.body)
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
             except MemoryError:
-                # Only a restart mends a fragmented heap. What can go on after one gets a few.
+                # Only a restart mends a fragmented heap. What has not begun, or can go on after one, gets a few.
                 unload((), self.agent.handlers.resident)
-                restarts = job.data.get("restarts", 0)
-                if found and found[1] and restarts < _RESTARTS:
-                    job.checkpoint(restarts=restarts + 1)
-                    job.reset("out of memory")
+                if (not found or found[1]) and job.data.get("restarts", 0) < _RESTARTS:
+                    job.starved()
             except Exception as error:  # the application's; it must end its job, not the agent
                 job.outcome = "FAILED", exc_text(error), None
                 log.error("jobs", "%s", traceback_text(error, 400))

@@ -11,8 +11,10 @@ import json
 import os
 
 from edgeagent import topics
-from edgeagent.compat import Any
+from edgeagent.compat import Any, const
 from edgeagent.errors import ProtocolError, Refused
+
+_SMALL = const(9216)  # bytes of an answer that a heap has room for unless it is in pieces: a job document and 1 KB
 
 
 class Requests:
@@ -40,7 +42,8 @@ class Requests:
         default LIMITS.REQUEST_S.
 
         Raises Refused(code, message, answer) on rejected; Refused("ReplyTooLarge") if the answer is over the receive
-        cap; TransportError if there is none or the link ends; ProtocolError if it is not a JSON object.
+        cap; Refused("MemoryError") if there is no memory for a small one; TransportError if there is none or the link
+        ends; ProtocolError if it is not a JSON object.
         """
         key = topic
         if token:
@@ -59,23 +62,22 @@ class Requests:
         """An answer: its bytes, or the number of them if they were over the receive cap."""
         for key in list(self._topics):
             asked = self._topics[key]
-            if topic != asked + topics.ACCEPTED and topic != asked + topics.REJECTED:
+            if topic not in (asked + topics.ACCEPTED, asked + topics.REJECTED):
                 continue
-            answer: Any = payload
-            if isinstance(payload, int):
-                # Whose answer it was cannot be read any more; a wrong guess costs one retry.
-                answer = Refused("ReplyTooLarge", str(payload))
-            else:
-                try:
-                    answer = json.loads(payload)
-                    if answer.get("clientToken", asked) != key:
-                        continue
-                    if topic.endswith(topics.REJECTED):
-                        # Jobs and shadow say `code` and `message`, Fleet Provisioning `errorCode` and `errorMessage`.
-                        code = answer.get("errorCode") or answer.get("code")
-                        answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
-                except (ValueError, AttributeError):
-                    answer = ProtocolError("answer is no JSON object")
-                except (RuntimeError, MemoryError):  # nested more deeply than there is stack or heap for
-                    answer = Refused("ReplyTooLarge", str(len(payload)))
+            answer: Any
+            size = payload
+            try:
+                size = len(payload)
+                answer = json.loads(payload)
+                if answer.get("clientToken", asked) != key:
+                    continue
+                if topic.endswith(topics.REJECTED):
+                    # Jobs and shadow say `code` and `message`, Fleet Provisioning `errorCode` and `errorMessage`.
+                    code = answer.get("errorCode") or answer.get("code")
+                    answer = Refused(str(code), answer.get("errorMessage") or answer.get("message"), answer)
+            except (ValueError, AttributeError, RuntimeError):  # RuntimeError, not on boards: nested too deeply
+                answer = ProtocolError("answer is no JSON object")
+            except (MemoryError, TypeError):
+                # TypeError: only its size is known. Whose answer it was is not; a wrong guess costs one retry.
+                answer = Refused("MemoryError" if size <= _SMALL else "ReplyTooLarge", str(size))
             self.client.done(key, answer)

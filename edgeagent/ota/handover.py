@@ -3,7 +3,7 @@
 
 import asyncio
 
-from edgeagent.compat import Any, exc_text
+from edgeagent.compat import Any
 from edgeagent.errors import UpdateError
 from edgeagent.ota import kinds, trial
 
@@ -22,14 +22,16 @@ async def restart(job: "Any", target: "Any", own: str, version: str, running: "s
     try:
         if agent.config_path:
             safety.keep(agent.port.slots_dir, agent.config_path, own)
-        target.activate(version, own, agent.config.confirm_within, running)
+        moving = target.activate(version, own, agent.config.confirm_within, running)
+        if moving:  # of firmware, which reads all that runs
+            await moving
     except OSError as error:
         raise UpdateError("storage", str(error)) from None
     try:
         job.reset("update")
     except Exception as error:
         # Still the old version; nobody is to find a trial whose job has failed.
-        trial.failed(target.root, "no restart: " + exc_text(error))
+        trial.failed(target.root, "no restart: %s" % error)
         raise
 
 

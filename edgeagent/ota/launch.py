@@ -4,11 +4,11 @@
 This module stays in memory while the application runs, so it is small and loads the others only when they are needed.
 """
 
-import gc
 import sys
 
 from edgeagent import clock
 from edgeagent.compat import MICROPYTHON, Any
+from edgeagent.jobs.registry import unload
 
 
 def run(root: str, application: str, bare: Any, cause: str = "", limit: Any = None) -> str:
@@ -23,7 +23,7 @@ def run(root: str, application: str, bare: Any, cause: str = "", limit: Any = No
     """
     before = set(sys.modules)
     slot, seconds = _safety().choose(root, application, cause)
-    _unload(before)
+    unload((), before, "")
     if seconds and limit:
         limit(seconds, lambda: not slot or _safety().late(root))
     reserve: "bytearray | None" = bytearray(1024)  # for the end of an application that filled the heap
@@ -46,8 +46,8 @@ def run(root: str, application: str, bare: Any, cause: str = "", limit: Any = No
         reserve = None  # noqa: F841  from here on there is memory again
         if MICROPYTHON and application in sys.modules:
             sys.modules[application].__dict__.clear()  # a stale reference to it would keep all that filled the heap
-        _unload(before)
-        return str(_safety().escaped(root, error, stable))
+        unload((), before, "")  # whoever filled the heap left no room for what follows
+        return _safety().escaped(root, error, stable)  # type: ignore[no-any-return]
     return ""
 
 
@@ -58,22 +58,10 @@ def failed(root: str, reason: str) -> None:
 
 def backoff(root: str) -> int:
     """Seconds to wait before the restart, so that a crashing application does not make a tight loop: 0 to 8."""
-    return int(_safety().backoff(root))
+    return _safety().backoff(root)  # type: ignore[no-any-return]
 
 
 def _safety() -> Any:
     from edgeagent.ota import safety
 
     return safety
-
-
-def _unload(before: "set[str]") -> None:
-    """On boards, drop the modules loaded since `before`: whoever filled the heap left no room for what follows."""
-    if MICROPYTHON:
-        for name in list(sys.modules):
-            if name not in before:
-                del sys.modules[name]
-                parent, _, name = name.rpartition(".")
-                if hasattr(sys.modules.get(parent), name):
-                    delattr(sys.modules[parent], name)
-        gc.collect()

@@ -90,25 +90,26 @@ class Firmware:
         if pending:
             self.mark()
         make_dirs(self.root)
-        return str(self.next)
+        return self.next  # type: ignore[no-any-return]
 
     def complete(self, artifact: str, version: str, security_version: int) -> None:
         """Every byte was read back. Nothing is stored: after a cut it is found out again."""
         self.new = artifact
         self.floor = security_version
 
-    def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
-        """As Slots.activate. boots is 1 from the start: whether it was booted is known by what runs.
+    async def activate(self, version: str, job_id: str, deadline_s: int, previous: "str | None" = None) -> None:
+        """As Slots.activate, but a coroutine. boots is 1 from the start: whether it was booted is known by what runs.
 
         The record of the trial comes before otadata, so no boot of the new image is without one.
         Raises UpdateError "partition" if otadata is not as it has to be afterwards; it is undone then.
         """
+        kept = await self.digest(self.running)
         document = trial.status(self.root)
         document.update(
             artifacts={self.own: document.get("artifacts", {}).get(self.own), self.next: self.new},
             levels={self.own: document.get("levels", {}).get(self.own, 0), self.next: self.floor},
             before=self.own,
-            kept=self.digest(self.running),
+            kept=kept,
             active=self.next,
             state="trial",
             version=version,
@@ -124,7 +125,7 @@ class Firmware:
         if not self.select():
             raise UpdateError("partition", trial.status(self.root)["reason"])
 
-    def kept(self) -> "tuple[str, int]":
+    async def kept(self) -> "tuple[str, int]":
         """As Slots.kept; `activate` is then for that image, wherever it is.
 
         Its bytes are the proof: an update that has begun since, or was left before its activation, has changed them.
@@ -135,7 +136,7 @@ class Firmware:
             raise UpdateError("rolled-back", status["version"])
         before = status.get("before", "")
         found = self.esp.find(0, 255, before)
-        if status["active"] != self.own or not found or self.digest(found[0]) != status["kept"]:
+        if status["active"] != self.own or not found or await self.digest(found[0]) != status["kept"]:
             raise UpdateError("slot", "nothing is kept")
         self.prepare("")
         self.other = found[0]
@@ -143,14 +144,16 @@ class Firmware:
         self.complete(status["artifacts"].get(before), "", status["levels"].get(before, 0))
         return self.version(None, self.other), self.floor
 
-    def digest(self, partition: "Any") -> str:
-        """Hex SHA-256 of a partition, to its end. Raises OSError."""
+    async def digest(self, partition: "Any") -> str:
+        """Hex SHA-256 of a partition, to its end. Yields per block: it is seconds for megabytes. Raises OSError."""
         view = bytearray(512)
         whole = hashlib.sha256()
         for at in range(0, partition.info()[3], 512):
             partition.readblocks(0, view, at)
             whole.update(view)
-        return binascii.hexlify(whole.digest()).decode()
+            if not at % _BLOCK:
+                await asyncio.sleep(0)
+        return whole.digest().hex()
 
     def select(self) -> bool:
         """Boot the other partition next, and see that it is so; else the trial is over."""
@@ -225,7 +228,7 @@ class Firmware:
 
     def free(self) -> int:
         """Bytes of the partition to fill."""
-        return int(self.other.info()[3])
+        return self.other.info()[3]  # type: ignore[no-any-return]
 
     def old(self) -> "Any":
         """What runs, as a payload.Payload with the `size` of its partition; None if no update brought it.
@@ -262,7 +265,7 @@ class Firmware:
 
     def matches(self, digest: "Any", number: int) -> bool:
         self.hashes.seek(32 * number)
-        return bool(digest.digest() == self.hashes.read(32))
+        return digest.digest() == self.hashes.read(32)  # type: ignore[no-any-return]
 
     def check(self, head: "Any") -> None:
         """head: the beginning of the image. Raises UpdateError "image" if it is not one that this chip can start: a

@@ -117,7 +117,7 @@ class Slots:
 
         return Payload(path, artifact)
 
-    def kept(self) -> "tuple[str | None, int]":
+    async def kept(self) -> "tuple[str | None, int]":
         """(version, security version) of the one that ran before, which `activate` would run again.
 
         Raises UpdateError "slot" if nothing is kept, "rolled-back" if that is the one that failed; OSError.

@@ -114,7 +114,7 @@ async def verify(algorithm: int, public: bytes, digest: bytes, signature: bytes)
         from edgeagent.ota import rsa as module
     else:
         from edgeagent.ota import lms as module
-    return bool(await module.verify(public, digest, signature))
+    return await module.verify(public, digest, signature)  # type: ignore[no-any-return]
 
 
 async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manifest.Manifest, str]":

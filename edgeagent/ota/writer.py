@@ -56,7 +56,7 @@ class Writer:
 
     def matches(self, digest: "compat.Any", number: int) -> bool:
         self.hashes.seek(32 * number)
-        return bool(digest.digest() == self.hashes.read(32))
+        return digest.digest() == self.hashes.read(32)  # type: ignore[no-any-return]
 
     def entry(self, number: int) -> "tuple[int, ...]":
         """(size, flags) of a file."""
@@ -79,7 +79,7 @@ class Writer:
         """Path of the `number`-th file in the manifest, for people."""
         from edgeagent.ota.index import lines
 
-        return str([entry[0] for entry in lines(self.slot + ".idx")][number])
+        return [entry[0] for entry in lines(self.slot + ".idx")][number]  # type: ignore[no-any-return]
 
     async def resume(self) -> int:
         """As index.resume."""

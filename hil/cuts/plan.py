@@ -51,6 +51,11 @@ GOING_BACK = ("rollback-job", "rollback-job-bad", "rollback-job-lost")
 QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
 IMAGES = ("image", "image-dead", "image-sick", "image-foreign", "image-stuck")
 IMAGES_TWICE = ("image-twice", "image-dead-twice", "image-sick-twice")
+IMAGES_BACK = (
+    *("image-back", "image-back-stuck", "image-back-ended", "image-back-lost"),
+    *("image-back-dead", "image-back-sick", "image-back-unmarked"),
+)
+IMAGES_BACK_TWICE = ("image-back-twice", "image-back-stuck-twice", "image-back-ended-twice")
 LONG = ("many", "decayed")  # of which every second operation fails
 CONTROLS = ("in-place", "delete-then-rename", "pointer-first", "outbox-careless")
 
@@ -90,6 +95,9 @@ FULL: tuple[tuple[str, tuple[str, ...], int, Iterable[int]], ...] = (
     ("misread", ("update", "rollback", "trust"), 1, (0,)),
     ("linux", (*JOBS, *DELTAS, *IMAGES), 1, (0,)),
     ("linux", IMAGES_TWICE, 8, (1, 5)),
+    ("linux", IMAGES_BACK, 2, (1,)),
+    ("linux", ("image-whole",), 8, (3,)),
+    ("linux", IMAGES_BACK_TWICE, 64, (9,)),
 )
 EVERY = ("config", "steps")  # short enough for all tears of a second cut
 
@@ -133,7 +141,7 @@ def control(name: str) -> Task:
 def storms(count: int, first: int = 0) -> list[Task]:
     """`count` seeded storms over all scenarios, from seed `first` on."""
     names = (*JOBS, *AGENTS, *FIRMWARE, *QUEUES)
-    each = 2500
+    each = 2560  # neighbours share their beginnings
     tasks = []
     for number in range((count + each - 1) // each):
         start = first + number // len(names) * each

@@ -100,8 +100,8 @@ def signer(folder: Path, name: str) -> None:
 
 
 class Files(http.server.ThreadingHTTPServer):
-    """Serves the files of a folder by ranges over TLS. served: bytes of bodies. cut: the n-th body byte ends a
-    connection, and every later request until it is None again.
+    """Serves the files of a folder by ranges over TLS. asked: first bytes of the requests. served: bytes of bodies.
+    cut: what asks for this byte of a file loses its connection there, unless it is None.
     """
 
     daemon_threads = True
@@ -111,6 +111,7 @@ class Files(http.server.ThreadingHTTPServer):
     def __init__(self, folder: Path, certificate: Path, key: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.folder = folder
+        self.asked: list[int] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -130,9 +131,10 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             return
         data = path.read_bytes()
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        self.server.asked.append(first)
         body = data[first : last + 1]
         if self.server.cut is not None:
-            body = body[: max(self.server.cut - self.server.served, 0)]
+            body = body[: max(self.server.cut - first, 0)]
         self.server.served += len(body)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")

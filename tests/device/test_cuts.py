@@ -82,6 +82,13 @@ def test_a_bad_case_is_replayed_by_its_id() -> None:
     assert play({"replay": case[0]}).bad == [case]
 
 
+def test_a_bad_storm_is_replayed_by_its_id_without_its_neighbours() -> None:
+    tally = play({"scenario": "delete-then-rename", "kind": "storm", "part": 300, "parts": 364})
+    assert tally.bad
+    for case in tally.bad:
+        assert play({"replay": case[0]}).bad == [case]
+
+
 def test_what_is_remembered_hides_no_bad_state() -> None:
     task = {"scenario": "delete-then-rename", "kind": "cut", "part": 1, "parts": 3}
     remembered, played = play(task), play({**task, "nodes": -1})

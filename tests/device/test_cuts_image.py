@@ -264,9 +264,18 @@ def test_a_second_crash_is_no_worse() -> None:
     assert tally.states > 100
 
 
-@pytest.mark.parametrize("name", ["image-request-not-synced", "image-installed-before-it-is"])
+@pytest.mark.parametrize("scenario", ["image-back", "image-back-stuck"])
+def test_a_crash_in_going_back_leaves_what_can_be_gone_back_to_and_updated(scenario: str) -> None:
+    tally = play(plan.Task(scenario, "linux", 3, 5).members())
+    assert not tally.bad_count, bad(tally)
+    assert tally.states > 20
+
+
+@pytest.mark.parametrize(
+    "name", ["image-request-not-synced", "image-installed-before-it-is", "image-back-marked-bad-unseen"]
+)
 def test_a_fault_is_found(name: str) -> None:
-    assert mutants.hunt_one(name)[1].startswith("linux-image/")
+    assert mutants.hunt_one(name)[1].startswith("linux-image")
 
 
 def test_a_bad_second_crash_is_replayed_by_its_id() -> None:

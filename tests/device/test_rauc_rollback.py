@@ -66,6 +66,18 @@ def test_a_system_that_nothing_was_left_of_is_not_gone_back_to(tmp_path: Path) -
     on(tmp_path, scenario, more="activate-installed=false")
 
 
+def test_an_update_that_ends_before_rauc_writes_leaves_what_is_kept(tmp_path: Path) -> None:
+    async def scenario(it: Machine) -> None:
+        await updated(it, "2.0.0")
+        (it.folder / "hold.sh").write_text("#!/bin/sh\nexit 1\n")
+        status, details = await it.outcome("j", it.bundle("3.0.0"))
+        assert (status, details["reason"][:7]) == ("FAILED", "install"), it.log()
+        assert (await it.outcome("k", BACK))[0] == "SUCCEEDED", it.log()
+        assert it.boots == ["1.0.0", "2.0.0", "1.0.0"]
+
+    on(tmp_path, scenario)
+
+
 def test_an_installation_by_hand_that_was_cut_off_leaves_nothing_to_go_back_to(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         await updated(it, "2.0.0")
@@ -126,6 +138,7 @@ def test_going_back_waits_for_the_application_before_anything_is_marked(tmp_path
 def test_a_machine_that_does_not_restart_to_go_back_still_has_both_systems(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         await updated(it, "2.0.0")
+        restarts = (it.folder / "reboot").read_text()
         (it.folder / "reboot").write_text("#!/bin/sh\necho not now >&2; exit 1\n")
         status, details = await it.outcome("j", BACK)
         assert (status, details["reason"]) == ("FAILED", "rolled-back: the machine did not restart: not now"), it.log()
@@ -133,6 +146,53 @@ def test_a_machine_that_does_not_restart_to_go_back_still_has_both_systems(tmp_p
         assert it.loader("left.A") != "0"
         it.cut()
         await it.until(lambda: it.boots == ["1.0.0", "2.0.0", "2.0.0"], "the boot")
+        (it.folder / "reboot").write_text(restarts)
+        assert (await it.outcome("again", BACK))[0] == "SUCCEEDED", it.log()
+        assert it.running() == "1.0.0"
+
+    on(tmp_path, scenario)
+
+
+def test_a_job_that_is_cancelled_before_its_restart_leaves_what_is_kept_to_the_next_one(tmp_path: Path) -> None:
+    async def scenario(it: Machine) -> None:
+        await updated(it, "2.0.0")
+        restarts = (it.folder / "reboot").read_text()
+        (it.folder / "reboot").write_text(f"#!/bin/sh\ntouch {it.folder}/asked\n")
+        it.site.job("j", THING, BACK)
+        await it.until(lambda: (it.folder / "asked").exists(), "the restart")
+        assert it.loader("order") == "A B"
+        it.site.cancel("j")
+        await it.until(lambda: it.record().get("settled"), "the end of the job")
+        assert (it.loader("order"), it.loader("left.A")) == ("B A", "3")
+        (it.folder / "reboot").write_text(restarts)
+        assert (await it.outcome("k", BACK))[0] == "SUCCEEDED", it.log()
+        assert it.boots == ["1.0.0", "2.0.0", "1.0.0"]
+
+    on(tmp_path, scenario)
+
+
+def test_a_power_cut_while_a_cancelled_job_is_undone_does_not_cost_what_is_kept(tmp_path: Path) -> None:
+    async def scenario(it: Machine) -> None:
+        await updated(it, "2.0.0")
+        restarts = (it.folder / "reboot").read_text()
+        (it.folder / "reboot").write_text(f"#!/bin/sh\ntouch {it.folder}/asked\n")
+        it.site.job("j", THING, BACK)
+        await it.until(lambda: (it.folder / "asked").exists(), "the restart")
+        loader = (it.folder / "loader.sh").read_text()
+        (it.folder / "loader.sh").write_text("#!/bin/sh\nexit 1\n")  # nothing is marked any more
+        it.site.cancel("j")
+        await it.until(lambda: it.record()["state"] == "rolled_back", "the end of the job")
+
+        def again() -> None:
+            (it.folder / "loader.sh").write_text(loader)
+            (it.folder / "reboot").write_text(restarts)
+
+        it.cut(again)
+        await it.until(lambda: it.boots == ["1.0.0", "2.0.0", "1.0.0", "2.0.0"], "the way back")
+        await it.until(lambda: it.record()["settled"], "its end")
+        assert (await it.outcome("k", BACK))[0] == "SUCCEEDED", it.log()
+        assert it.running() == "1.0.0"
+        await updated(it, "3.0.0")
 
     on(tmp_path, scenario)
 

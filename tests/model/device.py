@@ -116,6 +116,8 @@ class Device:
         self.soft = False
         self.deaf = 0.0
         self.not_restarted = 0
+        self.short = 0.0  # chance that there is no memory for a reply
+        self.starved = 0  # how often there was none, for a reply or a connection
         self.steps = 0  # of all boots
         self.before_step: Callable[[], None] = lambda: None
         self.active: list[Run] = []
@@ -132,6 +134,7 @@ class Device:
     def boot(self) -> bool:
         """Run until `stop()`, True, or until power is lost, False. Time goes on for as long as starting takes."""
         self.boots += 1
+        self.runner = None
         self.soft = False
         self._begun = self.time.now
         self.boot_times.append(self.time.now)
@@ -167,6 +170,25 @@ class Device:
         if not isinstance(error, PowerCut):
             self.errors += 1
             self.trace("unexpected: %s %r", context.get("message"), error)
+
+    def starve(self) -> None:
+        """There is no memory for a connection: what Agent._keep does then."""
+        if self.runner:
+            self.trace("starved")
+            self.starved += 1
+            try:
+                if self.runner._job:
+                    self.runner._job.starved()
+            except JobFailed as error:
+                self.trace("not counted: %s", error)
+            self.runner.agent.port.reset()
+
+    def loads(self, data: Any) -> Any:
+        """As json.loads, for replies."""
+        if self.short and len(data) > 200 and self.rng.random() < self.short:
+            self.starved += 1
+            raise MemoryError
+        return json.loads(data)
 
     def stop(self) -> None:
         self._ended.set()
@@ -278,6 +300,7 @@ class Device:
             (clock, "now", lambda: int(EPOCH + self.time.now + self.wall)),
             (backoff, "os", SimpleNamespace(urandom=self.rng.randbytes)),
             (rpc, "os", SimpleNamespace(urandom=self.rng.randbytes)),
+            (rpc, "json", SimpleNamespace(loads=self.loads, dumps=json.dumps)),
             (upload, "os", self.disk),
             (upload, "open", self.disk.open),
         )

@@ -64,7 +64,7 @@ def draw(seed: int) -> Plan:
     for job in jobs:
         if timers.random() < 0.1:
             job["document"]["stepTimeoutInMinutes"] = timers.choice((1, 2, 10080))
-    faults = _faults(rng)
+    faults = _faults(rng) + _hunger(random.Random(f"{seed} hunger"))
     if len({job["id"] for job in jobs}) < len(jobs):
         # AWS tells executions by job id and number alone: a message that is still on the way when an id is used again
         # hits the wrong one, whatever a device does. A device that was away meanwhile must not.
@@ -72,6 +72,18 @@ def draw(seed: int) -> Plan:
             if fault["kind"] == "noise":
                 fault["late"] = 0
     return {"seed": seed, "jobs": jobs, "acts": acts, "faults": faults, "calm": rng.choice((100, 300, 900))}
+
+
+def _hunger(rng: random.Random) -> list[dict[str, Any]]:
+    """Of some schedules, lack of memory for replies for a while, and for a connection at some moments."""
+    faults: list[dict[str, Any]] = []
+    if rng.random() < 0.2:
+        seconds = rng.choice((5, 60, 600))
+        faults.append({"kind": "short", "at": rng.uniform(0, 60), "seconds": seconds, "chance": rng.choice((0.3, 1))})
+    if rng.random() < 0.2:
+        span = rng.choice((10, 120, 600))
+        faults.append({"kind": "starved", "at": [rng.uniform(0, span) for _ in range(rng.choice((1, 3, 5, 9)))]})
+    return faults
 
 
 def _faults(rng: random.Random) -> list[dict[str, Any]]:

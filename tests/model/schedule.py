@@ -40,7 +40,7 @@ class Schedule:
         self._full: list[tuple[int, int]] = []
         self._off = 1.0
         self._calm = False
-        self._restarted = self._cut_now = False
+        self._restarted = self._cut_now = self._starved = False
         self._probe = 0.0
         self.finished = 0.0
 
@@ -62,6 +62,9 @@ class Schedule:
         if self._cut("step") or self._cut_now:
             self._cut_now = False
             raise PowerCut("at a step")
+        if self._starved:
+            self._starved = False
+            self.device.starve()
 
     def _packet(self) -> None:
         if self._cut("packet"):
@@ -105,6 +108,20 @@ class Schedule:
             self.time.after(fault["at"], lambda: self.service.refusals.extend(fault["codes"]))
         elif kind == "deaf":
             self.device.deaf = fault["chance"]
+        elif kind == "short":
+
+            def short(chance: float) -> None:
+                self.device.short = 0.0 if self._calm else chance
+
+            self.time.after(fault["at"], lambda: short(fault["chance"]))
+            self.time.after(fault["at"] + fault["seconds"], lambda: short(0.0))
+        elif kind == "starved":
+
+            def starve() -> None:
+                self._starved = not self._calm
+
+            for at in fault["at"]:
+                self.time.after(at, starve)
         elif kind == "jump":
 
             def jump() -> None:
@@ -156,7 +173,7 @@ class Schedule:
         self._calm = True
         self.network.loss = self.network.double = self.network.late = 0.0
         self.network.up = True
-        self.device.deaf = 0.0
+        self.device.deaf = self.device.short = 0.0
         self.service.refusals.clear()
         self._watch()
 

@@ -87,7 +87,9 @@ class Case(unittest.TestCase):
 
     def code(self, act, *arguments):
         try:
-            act(*arguments)
+            waiting = act(*arguments)
+            if hasattr(waiting, "send"):
+                asyncio.run(waiting)
         except UpdateError as error:
             return error.code
         return None
@@ -106,7 +108,7 @@ class Case(unittest.TestCase):
 
     def update(self, image, artifact):
         """As a job does it, to the confirmation."""
-        self.filled(image, artifact).activate("v2", "job/1", 60)
+        asyncio.run(self.filled(image, artifact).activate("v2", "job/1", 60))
         self.restart()
         self.target().confirm()
 
@@ -321,7 +323,7 @@ class TestFirmware(Case):
     def test_a_confirmed_update_is_valid_in_otadata_and_in_the_record(self):
         self.chip()
         target = self.filled()
-        target.activate("v2", "job/1", 60, "v1")
+        asyncio.run(target.activate("v2", "job/1", 60, "v1"))
         self.assertEqual(self.one.read(0xE000, 32), esp.record(2, esp.NEW))
         one = self.restart()
         target = self.target()
@@ -345,7 +347,7 @@ class TestFirmware(Case):
 
     def test_an_interrupted_trial_is_tried_three_times_and_says_what_became_of_each(self):
         self.chip()
-        self.filled().activate("v2", "job/1", 60)
+        asyncio.run(self.filled().activate("v2", "job/1", 60))
         for tries in (1, 2, 3):
             self.assertEqual(self.restart().running[0], "ota_1")
             self.assertEqual(self.restart().running[0], "ota_0")
@@ -359,7 +361,7 @@ class TestFirmware(Case):
 
     def test_a_mark_that_was_cut_is_noticed_as_a_lost_record(self):
         self.chip()
-        self.filled().activate("v2", "job/1", 60)
+        asyncio.run(self.filled().activate("v2", "job/1", 60))
         self.restart()
         self.one.erase(0xE000, 4096)  # as far as mark_app_valid had come
         self.assertEqual(self.restart().running[0], "ota_0")
@@ -371,7 +373,7 @@ class TestFirmware(Case):
     def test_what_the_bootloader_does_not_watch_is_counted(self):
         """A boot record whose state was torn, or a bootloader without rollback: it would start the image for ever."""
         self.chip()
-        self.filled().activate("v2", "job/1", 60)
+        asyncio.run(self.filled().activate("v2", "job/1", 60))
         self.one.erase(0xE000, 4096)
         self.one.program(0xE000, esp.record(2, 0x100))
         found = []
@@ -392,7 +394,7 @@ class TestFirmware(Case):
 
     def test_a_build_that_cannot_mark_is_not_taken_for_marked(self):
         self.chip()
-        self.filled().activate("v2", "job/1", 60)
+        asyncio.run(self.filled().activate("v2", "job/1", 60))
         one = self.restart()
 
         class Old(one.Partition):
@@ -409,13 +411,13 @@ class TestKept(Case):
     """The way back after a confirmed update."""
 
     def kept(self):
-        return self.target().kept()
+        return asyncio.run(self.target().kept())
 
     def back(self):
         """Go back, to the confirmation."""
         target = self.target()
-        target.kept()
-        target.activate("v1", "back/1", 60, "v2")
+        asyncio.run(target.kept())
+        asyncio.run(target.activate("v1", "back/1", 60, "v2"))
         self.restart()
         self.target().confirm()
 
@@ -441,8 +443,8 @@ class TestKept(Case):
         self.chip()
         self.update(NEW, "a1")
         target = self.target()
-        target.kept()
-        target.activate("v1", "back/1", 60, "v2")
+        asyncio.run(target.kept())
+        asyncio.run(target.activate("v1", "back/1", 60, "v2"))
         one = self.restart()
         target = self.target()
         status = trial.status(target.root)
@@ -465,8 +467,8 @@ class TestKept(Case):
         self.chip()
         self.update(NEW, "a1")
         target = self.target()
-        target.kept()
-        target.activate("v1", "back/1", 60, "v2")
+        asyncio.run(target.kept())
+        asyncio.run(target.activate("v1", "back/1", 60, "v2"))
         for _ in range(3):
             self.assertEqual(self.restart().running[0], "ota_0")
             self.assertEqual(self.restart().running[0], "ota_1")
@@ -478,7 +480,7 @@ class TestKept(Case):
 
     def test_an_image_that_failed_its_trial_is_not_kept(self):
         self.chip()
-        self.filled(NEW, "a1").activate("v2", "job/1", 60)
+        asyncio.run(self.filled(NEW, "a1").activate("v2", "job/1", 60))
         self.restart()
         trial.failed(ROOT + "/firmware", "enough")
         self.restart()
@@ -509,6 +511,37 @@ class TestKept(Case):
             self.assertEqual(self.code(self.kept), "slot")
             self.flash.data[at] ^= 16
         self.assertEqual(self.kept(), ("v1", 0))
+
+    def test_the_device_lives_on_while_whole_partitions_are_read(self):
+        """At most 16 KB between two turns of the other tasks, before the restart and when going back is asked for."""
+        self.chip()
+        self.update(NEW, "a1")
+        turns = [0]
+        read = {}  # bytes, by turn
+        real = self.one.Partition.readblocks
+
+        def counted(part, block, buffer, offset=0):
+            read[turns[0]] = read.get(turns[0], 0) + len(buffer)
+            return real(part, block, buffer, offset)
+
+        async def others():
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0)
+
+        async def during(act, *arguments):
+            task = asyncio.create_task(others())
+            await asyncio.sleep(0)
+            await act(*arguments)
+            task.cancel()
+
+        target = self.target()
+        self.one.Partition.readblocks = counted
+        for act in ((target.kept,), (target.activate, "v1", "back/1", 60, "v2")):
+            read.clear()
+            asyncio.run(during(*act))
+            self.assertTrue(sum(read.values()) >= 0x10000, read)  # one partition
+            self.assertTrue(max(read.values()) <= 16384, read)
 
     def test_not_if_another_image_runs_than_the_record_says(self):
         """Somebody has erased otadata: what runs is what would be gone back to."""
@@ -559,7 +592,7 @@ class TestDelta(Case):
     def test_while_another_is_on_trial_and_after_it_failed_it_is_the_one_that_runs(self):
         self.chip()
         self.update(NEW, "a1")
-        self.filled(OLD, "a2").activate("v2", "job/2", 60)
+        asyncio.run(self.filled(OLD, "a2").activate("v2", "job/2", 60))
         self.assertEqual(self.runs(), "a1")
         self.assertEqual(self.restart().running[0], "ota_0")
         self.assertEqual(self.runs(), "a2")
@@ -570,7 +603,7 @@ class TestDelta(Case):
 
     def test_after_a_rollback_to_the_image_of_the_factory_nothing_is_known(self):
         self.chip()
-        self.filled(NEW, "a1").activate("v2", "job/1", 60)
+        asyncio.run(self.filled(NEW, "a1").activate("v2", "job/1", 60))
         self.restart()
         trial.failed(ROOT + "/firmware", "enough")
         self.restart()

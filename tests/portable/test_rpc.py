@@ -136,7 +136,7 @@ class Calling(unittest.TestCase):
         async def scenario(service, requests):
             call = asyncio.create_task(outcome(requests.call(TOPIC, {})))
             await service.request()
-            service.answer(TOPIC + "/accepted", b" " * 3000)
+            service.answer(TOPIC + "/accepted", b" " * 10000)
             return await call
 
         LIMITS.MQTT_PACKET = 1000

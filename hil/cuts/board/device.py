@@ -30,7 +30,7 @@ def prepare():
     """Take out of the agent what costs time and decides nothing here."""
     for module in (runner, ota, document):
         module.unload = lambda *_: None
-    launch._unload = lambda before: None
+    launch.unload = lambda *_: None
     asyncio.sleep = lambda seconds=0: _sleep(0)
     log.configure(100)
     registry.unload = lambda *_: None

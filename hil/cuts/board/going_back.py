@@ -110,7 +110,7 @@ class FirmwareBack(Firmware):
         folder = root + self.place
         compat.make_dirs(folder)
         put_state(folder, active="ota_0", state="confirmed", floor=1, artifacts={"ota_0": self.id}, levels={"ota_0": 1})
-        self.download(folder, "v2.0.0", self.new_id).activate("v2.0.0", "before/1", 60, "v1.0.0")
+        asyncio.run(self.download(folder, "v2.0.0", self.new_id).activate("v2.0.0", "before/1", 60, "v1.0.0"))
         self.chip(folder).confirm()
 
     def chip(self, folder):

@@ -15,7 +15,8 @@ from edgeagent import compat, log
 from edgeagent.outbox import Outbox
 from hil.cuts.board.device import Problem
 from hil.cuts.board.flash import BLOCK, TEARS, Flash, number
-from hil.cuts.board.sweep import STORM_CUTS, sweep_all
+from hil.cuts.board.storms import CUTS
+from hil.cuts.board.sweep import sweep_all
 
 PATH = "/flash/state/outbox"
 
@@ -206,7 +207,7 @@ class Rig:
         """One case by its id without the scenario's name. Raises Problem, or whatever the outbox raises."""
         life = Life(*self.arguments)
         data = bytearray(self.base)
-        for cut in range(1 if "." in case else STORM_CUTS):
+        for cut in range(1 if "." in case else CUTS):
             device = Device(data)
             device.flash.seed = "%s/%s/%d" % (self.name, case, cut)
             device.flash.fault_at = number(device.flash.seed + "k", 60)

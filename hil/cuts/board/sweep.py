@@ -7,7 +7,7 @@
     update/12.flip0           the file that is opened for reading as number 12 is read with a bit flipped
     update/37.eio             operation 37 fails and nothing else; 37.eio+ and all after it until the next power-on
     update/37/slots/b.json:17^255    power fails before operation 37, and byte 17 of a record decays
-    update/storm-4711         up to eight cuts in a row, drawn from this seed
+    update/storm-4711         eight cuts in a row, drawn from this seed (storms.py)
 
 The run is the same each time, so the flash at a cut is made from the log of the clean run instead of running up to it.
 """
@@ -18,13 +18,13 @@ import vfs
 
 from edgeagent import compat
 from hil.cuts.board import device as devices
-from hil.cuts.board.flash import BLOCK, FAULTS, TEARS, Flash, apply, number, tears
+from hil.cuts.board.flash import BLOCK, FAULTS, TEARS, Flash, apply, tears
 from hil.cuts.board.known import Known, Life
 from hil.cuts.board.reads import FILES, Files, Misread
+from hil.cuts.board.storms import storm
 from hil.cuts.board.view import View
 
 PLACE = "/flash"
-STORM_CUTS = 8
 SNAPSHOTS = 8  # moments of a run at which records decay
 PATTERNS = (1, 255)
 NODES = 8000  # of what is known: it would fill the heap
@@ -52,6 +52,7 @@ class Rig:
         self.known = Known()
         self.nodes = NODES
         self.judged = 0
+        self.path = []  # of the last storm
         self.viewed = True  # through a View
         flash = Flash(bytearray(b"\xff" * (self.scenario.blocks * BLOCK)))
         vfs.VfsLfs2.mkfs(self.scenario.drive(flash), progsize=self.scenario.program)
@@ -188,7 +189,7 @@ class Rig:
         return data, facts
 
     def life(self, data, facts, strict=True, keep=False):
-        """Power on and go on to the outcome, unless it is known. data: stays as it is. keep: the log of its operations.
+        """Power on and go on to the outcome, unless it is known. data: stays as it is. keep: with its log.
 
         Returns (Life, True if it had to be played).
         """
@@ -196,7 +197,7 @@ class Rig:
         if self.known.nodes > self.nodes:
             self.known = Known()
         life = self.known.find(data, world)
-        if life and (life.log is not None or not keep):
+        if life and not keep:
             return life, False
         self.work[:] = data
         log = [] if keep else None
@@ -207,10 +208,9 @@ class Rig:
             problem = str(error)
         except Exception as error:
             problem = compat.traceback_text(error, 600)
-        life = Life(problem, self.flash.count, log)
         self.judged += 1
-        self.known.learn(data, world, self.flash.read_first(), life)
-        return life, True
+        self.known.learn(data, world, self.flash.read_first(), Life(problem, self.flash.count, None))
+        return Life(problem, self.flash.count, log), True
 
     def judge(self, data, facts, strict=True):
         """Raises Problem."""
@@ -270,44 +270,10 @@ class Rig:
         if (bytes(data), made.world.facts) != (bytes(self.torn(case)[0]), self.torn(case)[1]):
             raise devices.Problem("the log does not tell what happens")
 
-    def storm(self, seed, result=None):
-        """The first two power-ons are made from their logs, since many storms have them in common; the others are
-        played up to their cut.
-        """
-        data = bytearray(self.base)
-        facts = devices.World.START
-        life = Life(None, len(self.log), self.log)
-        for cut in range(STORM_CUTS):
-            text = "%s/%s/%d" % (self.name, seed, cut)
-            k, tear = number(text + "k", len(self.log) * 3 // 4), TEARS[number(text + "t", len(TEARS))]
-            if cut == 1:
-                life, _ = self.life(data, facts, False, True)
-            elif cut > 1:
-                life = self.known.find(data, self.known.world(facts, False))
-            if life and (k >= life.count or (life.problem and cut == 1)):
-                break
-            if life and life.log:
-                for operation in life.log[:k]:
-                    apply(data, operation)
-                apply(data, life.log[k], tear, text)
-                facts = life.log[k][2]
-            else:
-                made = self.run(data, facts, None, (k, tear, False), False, text)
-                if not made.flash.dead:
-                    self.judged += 1
-                    return
-                facts = made.world.facts
-            if result:
-                result.cuts += 1
-        else:
-            life, _ = self.life(data, facts, False)
-        if life.problem:
-            raise devices.Problem(life.problem)
-
     def play(self, case, result=None):
         """One case by its id without the scenario's name. Raises Problem."""
         if case[:6] == "storm-":
-            return self.storm(case[6:], result)
+            return storm(self, int(case[6:]), result)
         if case[:5] == "live-":
             return self.alike(case[5:])
         first, _, second = case.partition("/")
