@@ -18,8 +18,9 @@ lint: $(VENV)/.dev-ready
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file boards/mypy.ini
 
+# Three at a time on two cores: many tests wait for links, watchdogs and flashes as slow as the real ones.
 unit: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev-ready
 	$(BIN)/python -m bench.agent

@@ -62,7 +62,7 @@ class Board:
         self.board.power_on()
 
     def said(self) -> list[dict[str, Any]]:
-        lines = [line.strip() for line in self.board.console.splitlines()]
+        lines = [line.strip() for line in self.board.console.split("\n")[:-1]]  # the last one is not complete
         return [json.loads(line[4:]) for line in lines if line.startswith("SAY ")]
 
     def wait(self, count: int, seconds: float = 20) -> list[dict[str, Any]]:
