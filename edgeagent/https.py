@@ -42,6 +42,15 @@ def field(head: bytes, name: bytes) -> bytes:
     return b"" if at < 0 else head[at + len(name) + 1 :].partition(b"\r\n")[0].strip()
 
 
+def element(text: bytes, name: bytes) -> str:
+    """What is printable of the first XML element `name`, which has no attributes, at most 100 characters."""
+    found = ""
+    for code in text.partition(name)[2].partition(b"<")[0][:100]:
+        if 32 <= code < 127:
+            found += chr(code)
+    return found
+
+
 async def _send(writer: "Any", data: "Any") -> None:
     writer.write(data)
     await wait_for(writer.drain(), _WAIT_S)
@@ -159,7 +168,7 @@ async def put(agent: "Any", url: str, body: "Any", size: int) -> str:
         return ""
     why = "HTTP %d" % status
     for tag in (b"<Code>", b"<Message>"):  # of S3; the rest of its text may hold parts of the signature
-        why += " " + text.partition(tag)[2].partition(b"<")[0][:100].decode()
+        why += " " + element(text, tag)
     if status >= 500 or status in (408, 429):
         raise TransportError(why)
     return why

@@ -82,6 +82,29 @@ def _left(record: dict[str, Any]) -> tuple[str | None, list[Any] | None]:
     return record.get("before"), record.get("written")
 
 
+def _count(root: str) -> bool:
+    """Count a restart of the machine into what is on trial, once. True if there is such a trial. Raises OSError."""
+    record = trial.status(root)
+    if record["state"] != "trial":
+        return False
+    now = programs.kernel_boot()
+    if record["kernel"] != now:
+        record["boots"] += 1
+        record["kernel"] = now
+        trial.save(root, record)
+    return bool(record["boots"])
+
+
+def crashed(port: Any, reason: str) -> None:
+    """The application has ended by itself: a system on trial must run what the one before it ran. `settle` goes back."""
+    root = kinds.folder(port, KIND)
+    try:
+        if _count(root):
+            trial.failed(root, reason)
+    except OSError as error:
+        log.error("image", "%s", error)  # then the trial ends at its deadline
+
+
 class Part:
     """The image of one agent's machine. A target of updates, as far as `handover.prove` needs one."""
 
@@ -98,7 +121,11 @@ class Part:
         self._booted = ""
         self._uncounted = False
         agent.handlers.register(KIND, image.run, True)
-        self._count()
+        try:
+            _count(self.root)
+        except OSError as error:
+            log.error("image", "trial cannot be counted: %s", error)
+            self._uncounted = True  # guard.py would let it run for ever
         agent.services.append(self.watch)
 
     def status(self) -> dict[str, Any]:
@@ -203,18 +230,6 @@ class Part:
         trial.confirm(self.root)
 
     # --- after a restart
-
-    def _count(self) -> None:
-        record = self.status()
-        now = programs.kernel_boot()
-        if record["state"] == "trial" and record["kernel"] != now:
-            record["boots"] += 1
-            record["kernel"] = now
-            try:
-                trial.save(self.root, record)
-            except OSError as error:
-                log.error("image", "trial cannot be counted: %s", error)
-                self._uncounted = True  # guard.py would let it run for ever
 
     async def watch(self) -> None:
         """Settle what the last restart left behind, and give up an update of which no job knows any more."""

@@ -96,7 +96,10 @@ def give_up(state, reason):
 
 
 def count(state, step):
-    """How often the active agent, once confirmed, has failed to start; the agent sets it back."""
+    """How often agents have failed to start, once confirmed; the one that starts takes back its own failures.
+
+    After MAX_TRIES the active one is passed over, after twice as many the one before it as well.
+    """
     state["fails"] = state.get("fails", 0) + step
     save(state)
 
@@ -105,8 +108,9 @@ def choose(state, cause):
     """Slots in the order of trying; None is the factory's agent. Counts a boot on trial, which may fail for ever."""
     rest = [state["before"], None] if state.get("before") else [None]
     if state.get("state") != "trial":
-        usable = state.get("active") and state.get("fails", 0) < MAX_TRIES
-        return [state["active"]] + rest if usable else rest
+        if state.get("active"):
+            rest.insert(0, state["active"])
+        return rest[min(state.get("fails", 0) // MAX_TRIES, len(rest) - 1) :]
     if state["boots"]:
         state["causes"].append(cause)
     if state["boots"] < MAX_TRIES:
@@ -136,12 +140,11 @@ def load(slot):
 def failed(slot, error, started=False):
     """Note it. True if that ends a trial: nothing else may be tried before the restart."""
     state = newest()  # the agent may have changed it
-    if slot and slot == state.get("active"):
-        if state.get("state") == "trial":
-            give_up(state, "%s: %s" % (type(error).__name__, error))
-            return True
-        if started:
-            count(state, 1)
+    if slot and slot == state.get("active") and state.get("state") == "trial":
+        give_up(state, "%s: %s" % (type(error).__name__, error))
+        return True
+    if started and slot and slot in (state.get("active"), state.get("before")):
+        count(state, 1)
     return False
 
 
@@ -160,7 +163,7 @@ def begin():
     except Exception as error:  # a state of another form
         sys.print_exception(error)
     for slot in slots:
-        hung = slot and slot == state.get("active") and state.get("state") != "trial" and cause == "WDT_RESET"
+        hung = slot and state.get("state") != "trial" and cause == "WDT_RESET"
         try:
             if hung:
                 count(state, 1)  # stays if its import is what hangs

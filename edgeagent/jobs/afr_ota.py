@@ -6,13 +6,12 @@ Document: {"afr_ota": {"protocols": ["MQTT"], "streamname": ID, "files": [{"file
 has "update_data_url": presigned URL. The file is the three parts of an artifact (docs/ota.md)
 one after the other: envelope, hash list, payload. They are fetched as ranges of it, and all rules of operation `ota`
 hold. On top, the code-signing signature over the SHA-256 of the whole file (ECDSA P-256 as DER, or "sig-sha256-rsa",
-PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. statusDetails: those of `ota`,
-and of the AWS OTA agents (10.5).
+PKCS#1 v1.5) must be by a key of the trust file; `filepath` and `certfile` are not used. Beside "afr_ota" the document
+may have _MEMBERS, as that of `ota`. statusDetails: those of `ota`, and of the AWS OTA agents (10.5).
 """
 
 import binascii
 import hashlib
-import json
 
 from edgeagent.compat import Any, const, read_file
 from edgeagent.errors import JobRejected, UpdateError
@@ -21,6 +20,7 @@ from edgeagent.ota import kinds
 
 RESUME = True
 _BLOCK = const(4096)
+_MEMBERS = ("form", "rate", "trust", "window", "battery", "wait")
 
 
 async def run(job: "Any") -> "dict[str, Any]":
@@ -30,8 +30,6 @@ async def run(job: "Any") -> "dict[str, Any]":
     by = job.agent.version
     if kind:
         by = status["previous_version"] or ""
-    else:
-        await image.open()
     report = job.progress
 
     async def progress(percent: "int | None" = None, step: str = "", **details: "Any") -> "Any":
@@ -39,13 +37,13 @@ async def run(job: "Any") -> "dict[str, Any]":
         if step == "download":
             blocks = (image.size + _BLOCK - 1) // _BLOCK
             details["receive"] = "%d/%d" % ((percent or 0) * blocks // 100, blocks)
-        else:
+        elif step != "waiting":
             details["self_test"] = "active" if step == "trial" else "ready"
             details["updatedBy"] = _packed(by)
         return await report(percent, **details)
 
     job.progress = progress
-    done = await ota.run(job, ota.fetch if image.url else image.fetch, image.approve)
+    done = await ota.run(job, image.fetch, image.approve)
     done["reason"] = "accepted  v" + done["version"]  # two spaces, as the AWS agents say it
     done["updatedBy"] = "  v" + done["previous"]
     return done
@@ -80,14 +78,13 @@ def _signature(text: "Any") -> bytes:
 
 
 class _Image:
-    """The single file of an update. url: where it is; "" if it is in a stream."""
-
-    url = _stream = ""
+    """The single file of an update."""
 
     def __init__(self, job: "Any") -> None:
-        """Raises JobRejected."""
+        """Makes the job's document one of `ota`. Raises JobRejected."""
         self._job = job
         member = "afr_ota"
+        made: "Any" = {}
         try:
             document = job.document[member]
             member = "files"
@@ -95,14 +92,14 @@ class _Image:
             member = "protocols"
             if "MQTT" in document[member]:
                 member = "streamname"
-                self._stream = document[member]
-                for char in self._stream + "/" * (not 0 < len(self._stream) <= 128):
+                made["stream"] = stream = document[member]
+                for char in stream + "/" * (not 0 < len(stream) <= 128):
                     if char in "/+#":
                         raise ValueError
             elif "HTTP" in document[member]:
                 member = "update_data_url"
-                self.url = entry[member]
-                if self.url[:8] != "https://":
+                made["url"] = entry[member]
+                if made["url"][:8] != "https://":
                     raise ValueError
             else:
                 raise ValueError
@@ -112,7 +109,7 @@ class _Image:
                 raise ValueError
             member = "filesize"
             self.size = entry[member]
-            if type(self.size) is not int or self.size < 1:
+            if type(self.size) is not int or self.size < 3:
                 raise ValueError
             member = "sig-sha256-rsa"
             self._algorithm = 2  # of verify.ALGORITHMS
@@ -124,47 +121,47 @@ class _Image:
                 self._signed = _signature(entry[member])
         except (LookupError, TypeError, ValueError):
             raise JobRejected("afr_ota: %s: missing, wrong or not supported" % member) from None
-        self._starts: "tuple[int, ...]" = ()
-
-    async def open(self) -> None:
-        """Find the parts by the envelope's own lengths, and ask for them as `ota` does. Raises UpdateError."""
-        self._ask({"envelope": min(self.size, _BLOCK)})
-        head = bytearray()
-        file = 0 if self.url else self._file  # an object is one file, whatever its number
-        await ota.fetch(self._job, self._stream, file, min(self.size, _BLOCK), lambda _, data: head.extend(data))
-        try:
-            at = 6 + (head[4] << 8 | head[5])
-            count = head[at]
-            at += 1
-            for _ in range(count):
-                at += 11 + (head[at + 9] << 8 | head[at + 10])
-            # Not verified yet: `ota` refuses sizes that are not those of the verified manifest.
-            payload = json.loads(bytes(head[6 : 6 + (head[4] << 8 | head[5])]).decode())["payload"]["size"]
-            if type(payload) is not int or not 0 < payload < self.size - at:
-                raise ValueError
-        except (LookupError, ValueError, TypeError):
-            raise UpdateError("envelope", "not EAM1, incomplete or too large") from None
-        hashes = self.size - payload
-        self._starts = (0, at, hashes, self.size)
-        self._ask({"envelope": at, "blocks": hashes - at, "payload": payload})
-
-    def _ask(self, sizes: "dict[str, int]") -> None:
-        """Make the document that of `ota`. sizes: of the parts."""
-        self._job.document = {"artifact": sizes, "url": self.url}
-        if self._stream:
-            self._job.document["stream"] = self._stream
+        # How long the parts are only the manifest says; until then their sum counts.
+        made["artifact"] = {"envelope": 1, "blocks": 1, "payload": self.size - 2}
+        for member in _MEMBERS:
+            if member in job.document:
+                made[member] = job.document[member]
+        job.document = made
 
     async def fetch(
         self, job: "Any", stream: str, part: int, size: int, sink: "Any", have: "Any" = None, tick: "Any" = None
     ) -> None:
-        """As ota.fetch, for a part of the file: its blocks do not begin where those of the stream do, so they have to
-        come in order.
+        """As ota.fetch, for a part of the file: in a stream its blocks do not begin where those of the stream do, so
+        they have to come in order. Of the envelope the size is found out.
         """
+        web = "url" in job.document
+        if not part:
+            head = bytearray()
+            # An object is one file, whatever its number.
+            await ota.fetch(
+                job, stream, 0 if web else self._file, min(self.size, _BLOCK), lambda _, data: head.extend(data)
+            )
+            at = 0
+            try:
+                at = 6 + (head[4] << 8 | head[5])
+                count = head[at]
+                at += 1
+                for _ in range(count):
+                    at += 11 + (head[at + 9] << 8 | head[at + 10])
+            except IndexError:
+                pass  # `ota` refuses what is no envelope
+            sink(0, head[:at])
+            return
+        if web:
+            await ota.fetch(job, stream, part, size, sink, have, tick)
+            return
         number = 0
         while have and number * _BLOCK < size and have[number >> 3] >> (number & 7) & 1:
             number += 1
-        start = self._starts[part] + number * _BLOCK
-        end = self._starts[part + 1]
+        end = size
+        for name in ota.PARTS[:part]:
+            end += job.document["artifact"][name]
+        start = end - size + number * _BLOCK
         held = bytearray()
         following = start // _BLOCK
 

@@ -47,8 +47,8 @@ async def run(job: "Any", source: "Any" = None, approve: "Any" = None, install: 
     if not kind:
         client = job.agent.client
         try:
-            if MICROPYTHON and "stream" in job.document:
-                # Room for a packet with a block, taken while the heap has some in one piece.
+            if MICROPYTHON and "stream" in job.document and job.document.get("form") != "json":
+                # Room for a packet with a block, taken while the heap has some in one piece. One in JSON is larger.
                 client.spare = bytearray(4096 + 400)
             if install:
                 await install(job, root, own)
@@ -141,6 +141,8 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             missing = manifest.size
             for bits in writer.have:
                 missing -= 4096 * bin(bits).count("1")
+            if "deltas" not in job.document:
+                _tidy(root, (PATCH,))  # of a job that was cancelled
             if missing > target.free():
                 raise UpdateError("space", "%d bytes missing" % (missing - target.free()))
             reason = _why(root, own)
@@ -182,7 +184,7 @@ async def _install(job: "Any", root: str, own: str, source: "Any", approve: "Any
             listed.close()
     from edgeagent.ota.handover import restart
 
-    await restart(job, target, own, manifest.version, running)
+    await restart(job, target, own, manifest.version, running, manifest.expires)
 
 
 async def fetch(

@@ -283,6 +283,7 @@ class Runner:
                 job.outcome = error.status, str(error), protocol.clean_details(error.body)
             except asyncio.CancelledError:
                 job.outcome = "FAILED", "cancelled", None
+                await asyncio.sleep(0)  # whoever stops the agent cancels `run` too, and with it this
             except MemoryError:
                 # Only a restart mends a fragmented heap. What has not begun, or can go on after one, gets a few.
                 unload((), self.agent.handlers.resident)

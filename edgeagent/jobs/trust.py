@@ -2,8 +2,9 @@
 """Job operation `trust`: replace the keys that may sign updates, version N by N + 1.
 
 Document: {"operation": "trust", "envelopes": [base64, …]}. Each is an envelope (docs/ota.md) around a trust document;
-one counts only if enough keys of the trust in force AND of itself signed it. Several lead over several versions; what
-this device has already is passed over, so a chain may start anywhere. An `ota` job may bring the same list as "trust".
+one counts only if enough keys of the trust in force AND of itself signed it; before the former its JSON is not looked
+at. Several lead over several versions; what this device had before is passed over, so a chain may start anywhere. An
+`ota` job may bring the same list as "trust".
 The file is replaced atomically, so a cut leaves the old keys or the new ones, and doing the job again ends the same.
 """
 
@@ -34,8 +35,15 @@ async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
             raise ValueError
     except (ValueError, TypeError):
         raise JobRejected("envelopes: no list of base64") from None
+    problem: "UpdateError | None" = None
     for raw in chain:
         text, signatures = manifest.parse_envelope(raw)
+        try:
+            await verify.demand(text, signatures, trust)
+        except UpdateError as error:
+            problem = error  # unless it is an earlier one, whose keys are gone
+            continue
+        problem = None
         try:
             new = verify.Trust(json.loads(text.decode()))
         except ValueError as error:
@@ -45,11 +53,12 @@ async def rotate(agent: "Any", envelopes: "Any") -> "dict[str, Any]":
                 break
             if raw is chain[-1] and verify.late(new.expires):
                 raise UpdateError("trust-expired", str(new.expires))
-            for side in (trust, new):
-                await verify.demand(text, signatures, side)
+            await verify.demand(text, signatures, new)
             new.floor = max(new.floor, trust.floor, trial.status(agent.port.slots_dir)["floor"])
             _store(path, new)
             trust = new
+    if problem:
+        raise problem
     if (new.version, new.threshold, new.keys) != (trust.version, trust.threshold, trust.keys):
         raise UpdateError("trust-version", "%d, here %d" % (new.version, trust.version))
     return {"version": trust.version, "keys": ", ".join([binascii.hexlify(key).decode() for key in trust.keys])}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What comes before the download of an update: the job document, the trust, the signed manifest, the gates."""
 
+import sys
+
 from edgeagent.compat import Any, make_dirs, read_file, write_atomic
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs.ota import PARTS
@@ -35,17 +37,16 @@ def sizes_of(document: "dict[str, Any]") -> "list[int]":
         from edgeagent.ota.delta import check
 
         check(document)
-        del check
-        unload(["edgeagent.ota.delta"])
     return sizes
 
 
 async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, str, Any, str | None]":
     """(manifest, its hex SHA-256, target, the version that runs) of an update that may be downloaded.
 
-    own: the execution. path: where its envelope is kept. source: see jobs.ota.run. Raises JobRejected, UpdateError,
-    OSError.
+    own: the execution. path: where its envelope is kept. source: see jobs.ota.run. The document's sizes are those of
+    the manifest then. Raises JobRejected, UpdateError, OSError.
     """
+    loaded = list(sys.modules)
     sizes = sizes_of(job.document)
     agent = job.agent
     if job.data.get("tries", 0) >= trial.MAX_BOOTS:
@@ -56,7 +57,7 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
 
         await rotate(agent, job.document["trust"])
         del rotate
-        unload(["edgeagent.jobs.trust"])
+    unload((), loaded)
     make_dirs(path[: path.rfind("/")])
     name = own.encode() + b"\n"
     raw: "Any" = read_file(path, 8192) or b""
@@ -66,7 +67,7 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
         raw = bytearray()
         await source(job, job.document.get("stream"), 0, sizes[0], lambda _, data: raw.extend(data))
         write_atomic(path, name + raw)
-        unload(["edgeagent.ota.transfer"])
+        unload((), loaded)
     from edgeagent.ota import verify
 
     trust = verify.load_trust(agent.config.trust)
@@ -80,13 +81,15 @@ async def admit(job: "Any", own: str, path: str, source: "Any") -> "tuple[Any, s
     if not manifest.type or manifest.type == kinds.KINDS[0]:
         floor = max(floor, trust.floor)
     verify.check(manifest, facts, running, floor)
+    parts = (len(raw), 32 * (manifest.blocks + len(manifest.files)), manifest.size)
+    if sum(sizes) != sum(parts):
+        raise UpdateError("size", "not the artifact's")
+    job.document["artifact"] = dict(zip(PARTS, parts))  # noqa: B905  MicroPython's has no `strict`
     del trust, verify
     raw = None
-    unload(["edgeagent.p256"] + ["edgeagent.ota." + name for name in ("verify", "ecdsa", "rsa", "lms", "manifest")])
+    unload((), loaded)
     from edgeagent.ota import gate
 
     gate.idle(agent.port)
-    await gate.wait(job, "download", manifest.version)
-    if sizes[1:] != [32 * (manifest.blocks + len(manifest.files)), manifest.size]:
-        raise UpdateError("size", "not the artifact's")
+    await gate.wait(job, "download", manifest.version, manifest.expires)
     return manifest, artifact, target, running

@@ -21,7 +21,7 @@ class Folder(Writer):
 
     def label(self, number: int) -> str:
         """Path of the `number`-th file in the manifest."""
-        return str(self._files[number][0])
+        return self._files[number][0]  # type: ignore[no-any-return]
 
     def path(self, number: int) -> str:
         """As Writer.path."""

@@ -4,7 +4,7 @@ before the device restarts into it.
 
     "window": {…}        see window.py
     "battery": 30        percent, at least
-    "wait": 86400        seconds in all, at most 604800; then the job fails with "gate"
+    "wait": 86400        seconds in all, at most 604800; then the job fails with "gate"; sooner if the artifact expires
 in the job document; `update_window` of agent.json is a window for all of them. What the application says:
 `@agent.may_update`, `@agent.battery`.
 """
@@ -27,16 +27,13 @@ def idle(port: "Any") -> None:
         raise UpdateError("busy", busy["version"])
 
 
-async def wait(job: "Any", stage: str, version: str) -> None:
-    """Return when the update may go on. stage: "download" or "restart", for the application.
+async def wait(job: "Any", stage: str, version: str, expires: "int | None" = None) -> None:
+    """Return when the update may go on. stage: "download" or "restart", for the application. expires: of the artifact.
 
-    Raises JobRejected for a bad document, UpdateError "gate" with the reason when the time is over; a job that is
-    cancelled ends as everywhere.
+    Raises JobRejected for a bad document, UpdateError "gate" with the reason when the time is over, "expired"; a job
+    that is cancelled ends as everywhere.
     """
     document = job.document
-    windows: "list[Any]" = [one for one in (document.get("window"), job.agent.config.update_window) if one is not None]
-    if windows:
-        from edgeagent.ota.window import closed
     battery = document.get("battery", 0)
     limit = document.get("wait", 86400)
     if type(battery) is not int or not 0 <= battery <= 100 or type(limit) is not int or not 0 <= limit <= 604800:
@@ -45,9 +42,15 @@ async def wait(job: "Any", stage: str, version: str) -> None:
     past = job.data.get("waited", 0)
     start = clock.ticks()
     while True:
+        now = clock.now()
+        if expires and now > max(expires, clock.SET):
+            raise UpdateError("expired", str(expires))
         reason = ""
-        for window in windows:
-            reason = reason or closed(window, clock.now())
+        for window in (document.get("window"), job.agent.config.update_window):
+            if window is not None and not reason:
+                from edgeagent.ota.window import closed
+
+                reason = closed(window, now)
         if not reason:
             reason = await _ask(job.agent, stage, battery)
         waited = clock.elapsed_ms(start) // 1000
@@ -71,11 +74,11 @@ async def _ask(agent: "Any", stage: str, battery: int) -> str:
     if battery:
         have, why = await agent.ask(hooks.get("battery", lambda: (agent.facts().get("battery"), "unknown")))
         if isinstance(have, bool) or not isinstance(have, (int, float)):
-            return "battery: " + why  # type: ignore[no-any-return]
+            return "battery: " + str(why)
         if have < battery:
             return "battery: %d %%, must be %d" % (have, battery)
     if "may_update" in hooks:
         may, why = await agent.ask(hooks["may_update"], stage)
         if may is False:
-            return "application: " + why  # type: ignore[no-any-return]
+            return "application: " + str(why)
     return ""

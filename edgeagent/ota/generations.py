@@ -3,7 +3,7 @@
 
 boards/common/main.py chooses among them by the state, and uses two members of it beside those of trial.py:
     before    slot of the generation that ran before the active one, None for the factory's; to this it goes back
-    fails     how often the active one has failed to start since it last did
+    fails     how often the active one has failed to start since it last did; from 3 on, of the one before, plus 3
 """
 
 import sys
@@ -38,6 +38,7 @@ class Generations(Slots):
                 remove_tree(root + "/" + name)
             document["active"] = slot
             document["state"] = "rolled_back"
+            document["job"] = None  # whose configuration was kept
         if slot != active or document.get("before"):
             document["before"] = None
             document["fails"] = 0

@@ -24,8 +24,9 @@ async def watch(agent: "Any") -> None:
     start = clock.ticks()
     root = kinds.folder(agent.port, "agent")
     document = trial.status(root)
-    if document.get("fails") in (1, 2):  # at 3 it is another agent that runs
-        document["fails"] = 0
+    fails = document.get("fails")
+    if fails in (1, 2, 4, 5):  # from 3 on those of the active agent, which does not run
+        document["fails"] = 3 * (fails > 3)
         try:
             trial.save(root, document)
         except OSError:

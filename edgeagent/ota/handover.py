@@ -4,19 +4,21 @@
 import asyncio
 
 from edgeagent.compat import Any
-from edgeagent.errors import UpdateError
+from edgeagent.errors import JobFailed, UpdateError
 from edgeagent.ota import kinds, trial
 
 
-async def restart(job: "Any", target: "Any", own: str, version: str, running: "str | None") -> None:
+async def restart(
+    job: "Any", target: "Any", own: str, version: str, running: "str | None", expires: "int | None" = None
+) -> None:
     """Restart into the version in the inactive slot, on trial, when the gates are open. Returns never.
 
-    own: the execution. running: the version before. Raises UpdateError, JobFailed.
+    own: the execution. running: the version before. expires: of the artifact. Raises UpdateError, JobFailed.
     """
     from edgeagent.ota import gate, safety
 
     agent = job.agent
-    await gate.wait(job, "restart", version)
+    await gate.wait(job, "restart", version, expires)
     await job.progress(100, step="restart", version=version)
     job.checkpoint(tries=job.data.get("tries", 0) + 1)
     try:
@@ -44,8 +46,11 @@ async def prove(job: "Any", target: "Any", status: "dict[str, Any]") -> None:
     if not status["boots"]:
         again = job.data.get("again", 0)
         if again < trial.MAX_BOOTS:
-            job.checkpoint(again=again + 1)
-            job.reset("update")
+            try:
+                job.checkpoint(again=again + 1)
+                job.reset("update")
+            except JobFailed:
+                pass  # nobody would end a trial whose job has failed
         # By a launcher that is not ours, or stage 0 cannot count its boots.
         trial.failed(target.root, "its slot was never booted")
         return

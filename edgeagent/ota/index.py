@@ -33,15 +33,15 @@ def table(manifest: "Any", hashes: "Any") -> bytearray:
             break
         whole.update(part)
     if left or whole.digest() != manifest.blocks_sha256:
-        raise UpdateError("bundle", "the hash list is of another artifact")
+        raise UpdateError("bundle", "hash list of another artifact")
     made = bytearray()
     for _, size, _, mode in manifest.files:
-        made.extend(struct.pack("<IH", size, NO_MODE if mode is None else mode))
+        made += struct.pack("<IH", size, NO_MODE if mode is None else mode)
     return made
 
 
-async def resume(writer: "Any") -> int:
-    """Find out which blocks are on flash: its `have`. Returns the first that is not. Yields per block.
+async def resume(writer: "Any") -> None:
+    """Find out which blocks are on flash: its `have`. Yields per block.
 
     Writes the index, deletes what neither it nor the other slot's names, and empties `manifest.files`: a board
     has better use for the room. Raises OSError.
@@ -64,9 +64,9 @@ async def resume(writer: "Any") -> int:
         await _read_back(writer, False)
     for number in range(writer.count):
         size, flags = writer.entry(number)
-        path = writer.path(number)
         if flags & COMPLETE:
             continue
+        path = writer.path(number)
         if not size:
             writer.open(number)
         elif compat.exists(path):
@@ -76,10 +76,6 @@ async def resume(writer: "Any") -> int:
                 os.chmod(path, 0o600)
     writer.close()
     writer.manifest.files = Files()
-    number = 0
-    while number < writer.manifest.blocks and writer.have[number >> 3] >> (number & 7) & 1:
-        number += 1
-    return number
 
 
 async def finish(writer: "Any", whole: "Any" = None) -> None:
@@ -90,10 +86,9 @@ async def finish(writer: "Any", whole: "Any" = None) -> None:
     """
     writer.close()
     await _read_back(writer, True, whole)
-    index = writer.slot + ".idx"
     if compat.posix and not writer.PLAIN:
         compat.remove_tree(writer.slot)
-        compat.posix.link_files(writer.slot, lines(index))
+        compat.posix.link_files(writer.slot, lines(writer.slot + ".idx"))
 
 
 def write(writer: "Any") -> None:
@@ -106,7 +101,7 @@ def write(writer: "Any") -> None:
         f.write(b"-------\n\n")
         seal = hashlib.sha256(b"\n")
         for number, entry in enumerate(writer.manifest.files):
-            line = b"%s %d %s\n" % (entry[0].encode(), entry[1], writer.name(number).encode())
+            line = ("%s %d %s\n" % (entry[0], entry[1], writer.name(number))).encode()
             seal.update(line)
             f.write(line)
         f.seek(0)
@@ -162,21 +157,21 @@ async def _read_back(writer: "Any", strict: bool, also: "Any" = None) -> None:
     """
     view = memoryview(bytearray(512))
     whole = hashlib.sha256()
-    block = hashlib.sha256()
     manifest = writer.manifest
     rest = manifest.size
-    room = min(_BLOCK, rest)  # until the end of the block
-    number = 0
-    good = True  # nothing of the block is missing
+    room = number = 0  # until the end of the block; of the block
     for index in range(writer.count):
         left = writer.entry(index)[0]
         path = writer.path(index)
         one = hashlib.sha256()
-        there = compat.exists(path) and os.stat(path)[6] <= left
-        f = there and open(path, "rb")  # noqa: ASYNC230  no other kind of file on boards
-        bad = not there
+        # No other kind of file on boards.
+        f = compat.exists(path) and os.stat(path)[6] <= left and open(path, "rb")  # noqa: ASYNC230
+        bad = not f
         try:
             while left:
+                if not room:
+                    room = min(_BLOCK, rest)
+                    block = hashlib.sha256()  # of what is there: without all of it the block has another one
                 count = min(left, room, 512)
                 part = view[: f.readinto(view[:count]) if f else 0]
                 if part:
@@ -187,22 +182,16 @@ async def _read_back(writer: "Any", strict: bool, also: "Any" = None) -> None:
                         whole.update(part)
                     if also:
                         also.update(part)
-                else:
-                    good = False
                 left -= count
                 rest -= count
                 room -= count
                 if not room:
-                    good = good and writer.matches(block, number)
-                    if good:
+                    if writer.matches(block, number):
                         writer.have[number >> 3] |= 1 << (number & 7)
                     elif strict:
                         bad = True
                         break
                     number += 1
-                    block = hashlib.sha256()
-                    room = min(_BLOCK, rest)
-                    good = True
                     await asyncio.sleep(0)
             if not bad and writer.matches(one, manifest.blocks + index):
                 _flag(writer, index, COMPLETE)

@@ -15,9 +15,9 @@ from edgeagent.ota import trial
 KINDS = ("application", "agent", "firmware", "image")
 
 
-def folder(port: "Any", kind: str = "application") -> str:
+def folder(port: "Any", kind: str) -> str:
     """Where the state of a kind is. port: has slots_dir."""
-    return str(port.slots_dir + ("" if kind == "application" else "/" + kind))
+    return port.slots_dir + ("" if kind == "application" else "/" + kind)  # type: ignore[no-any-return]
 
 
 def find(port: "Any", job: "str | None" = None) -> "tuple[str, dict[str, Any]]":
@@ -46,5 +46,5 @@ def target(port: "Any", kind: str) -> "Any":
 
         return Firmware(folder(port, kind), port)
     else:
-        raise UpdateError("type", kind + ("" if MICROPYTHON else ": use pip, RAUC or Greengrass"))
+        raise UpdateError("type", kind if MICROPYTHON else kind + ": use pip, RAUC or Greengrass")
     return made(folder(port, kind))

@@ -25,11 +25,11 @@ def run(root: str, application: str, bare: Any, cause: str = "", limit: Any = No
     slot, seconds = _safety().choose(root, application, cause)
     unload((), before, "")
     if seconds and limit:
-        limit(seconds, lambda: not slot or _safety().late(root))
+        limit(seconds, lambda: _safety().late(root) or slot is None)
     reserve: "bytearray | None" = bytearray(1024)  # for the end of an application that filled the heap
     start = clock.ticks()
     try:
-        if slot is None:
+        if not slot:
             bare()
         else:
             sys.path.insert(0, slot)

@@ -36,7 +36,7 @@ def parse_envelope(raw: "bytes | bytearray") -> "tuple[bytes, list[tuple[bytes, 
     except IndexError:
         at = 0  # cut short
     if raw[:4] != MAGIC or at != len(raw) or at > _ENVELOPE or count > 8:
-        raise UpdateError("envelope", "not EAM1, incomplete or too large")
+        raise UpdateError("envelope", "malformed or too large")
     return manifest, signatures
 
 
@@ -101,26 +101,24 @@ def read_manifest(raw: bytes, result: Manifest) -> "Any":
     try:
         data = json.loads(raw.decode())
         take(data, "format", int, 1, 1)
-        for name in ("name", "version", "runtime"):
-            setattr(result, name, take(data, name, str, 1, 64))
-        result.security_version = take(data, "security_version", int, 0, 1 << 30)
-        for name, kind, low, high in (
-            ("mpy", int, 1, 1 << 40),
-            ("expires", int, 1, 1 << 40),
-            ("requires", dict, 1, 8),
-            ("downgrade", list, 1, 16),
-            ("type", str, 1, 16),
+        for name, needed, kind, low, high in (
+            ("name", True, str, 1, 64),
+            ("version", True, str, 1, 64),
+            ("runtime", True, str, 1, 64),
+            ("security_version", True, int, 0, 1 << 30),
+            ("mpy", False, int, 1, 1 << 40),
+            ("expires", False, int, 1, 1 << 40),
+            ("requires", False, dict, 1, 8),
+            ("downgrade", False, list, 1, 16),
+            ("type", False, str, 1, 16),
+            ("boards", True, list, 1, 32),
         ):
-            present = data.get(name) is not None
-            setattr(result, name, take(data, name, kind, low, high) if present else data.pop(name, None))
-        result.boards = take(data, "boards", list, 1, 32)
-        for name, values in (
-            ("boards", result.boards),
-            ("requires", (result.requires or {}).values()),
-            ("downgrade", result.downgrade or ()),
-        ):
-            for value in values:
-                take({name: value}, name, str, 1, 64)
+            present = needed or data.get(name) is not None
+            value = take(data, name, kind, low, high) if present else data.pop(name, None)
+            setattr(result, name, value)
+            if present and kind in (dict, list):
+                for one in value.values() if kind is dict else value:
+                    take({name: one}, name, str, 1, 64)
         # A permission to go back must not be good for ever: whoever kept the artifact could use it again.
         if result.downgrade and not result.expires:
             raise ValueError("downgrade")
@@ -132,16 +130,17 @@ def read_manifest(raw: bytes, result: Manifest) -> "Any":
         size = result.size = take(payload, "size", int, 1, MAX_PAYLOAD)
         for entry in result.files:
             size -= entry[1]
-        take({"size": size}, "size", int, 0, 0)
+        if size:
+            raise ValueError("size")
         take(payload, "block", int, _BLOCK, _BLOCK)
         result.sha256 = take(payload, "sha256", bytes, 32, 32)
         result.blocks_sha256 = take(payload, "blocks_sha256", bytes, 32, 32)
         # Anything else is refused: a rule that this agent does not know must not be ignored.
         for name in data:
             raise ValueError(name)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UpdateError("manifest", str(error)) from None
-    result.blocks = (result.size + _BLOCK - 1) // _BLOCK
+    result.blocks = (result.size + (_BLOCK - 1)) // _BLOCK
 
 
 def _files(entries: "list[Any]", files: Files) -> "Any":
@@ -163,13 +162,11 @@ def _files(entries: "list[Any]", files: Files) -> "Any":
             # `x.py` beats `x.mpy` on MicroPython: an artifact with both would not run what it seems to.
             if path[-4:] == ".mpy":
                 path = path[:-4] + ".py"
-            if path in taken:
-                raise ValueError
-            taken[path] = True
             size = take(entry, 0, int, 0, MAX_PAYLOAD)
             mode = take(entry, 0, int, 0, 0o777) if entry else None
-            if entry:
+            if entry or path in taken:
                 raise ValueError
+            taken[path] = True
         except ValueError:
             raise ValueError("files[%d]" % len(files)) from None
         files.append(name, size, mode)

@@ -49,8 +49,7 @@ class Firmware:
         self.own = self.running.info()[4]
         try:
             self.otadata = esp.find(1, 0)[0]
-            self.other = self.running.get_next_update()
-            self.next = self.other.info()[4]
+            self.turn(self.running.get_next_update())
         except (IndexError, OSError):
             self.next = self.own
         if self.next == self.own:
@@ -83,10 +82,8 @@ class Firmware:
         back = self.esp.find(0, 0) or len([1 for record in self.records() if record[0]]) > 1
         if (pending and back) or trial.status(self.root)["state"] == "trial":
             raise UpdateError("busy", self.own)
-        if now[0] != self.own:
-            # What is to be filled must not be booted before it is activated: it would run without a trial.
-            self.running.set_boot()
-            pending = True
+        # What is to be filled must not be booted before it is activated: it would run without a trial.
+        self.stay()
         if pending:
             self.mark()
         make_dirs(self.root)
@@ -136,11 +133,16 @@ class Firmware:
             raise UpdateError("rolled-back", status["version"])
         before = status.get("before", "")
         found = self.esp.find(0, 255, before)
-        if status["active"] != self.own or not found or await self.digest(found[0]) != status["kept"]:
+        # An image of the factory, in a partition of its own, cannot be tried: no record of otadata is for that.
+        if (
+            status["active"] != self.own
+            or not found
+            or not found[0].info()[1] & _OTA
+            or await self.digest(found[0]) != status["kept"]
+        ):
             raise UpdateError("slot", "nothing is kept")
         self.prepare("")
-        self.other = found[0]
-        self.next = before
+        self.turn(found[0])
         self.complete(status["artifacts"].get(before), "", status["levels"].get(before, 0))
         return self.version(None, self.other), self.floor
 
@@ -155,8 +157,19 @@ class Firmware:
                 await asyncio.sleep(0)
         return whole.digest().hex()
 
+    def turn(self, partition: "Any") -> None:
+        """Make it the other one."""
+        self.other = partition
+        self.next = partition.info()[4]
+
+    def stay(self) -> None:
+        """Boot what runs, should otadata say otherwise."""
+        if self.selected()[1] != self.own:
+            self.running.set_boot()
+            self.mark()
+
     def select(self) -> bool:
-        """Boot the other partition next, and see that it is so; else the trial is over."""
+        """Boot the other partition next, and see that it is so; else the trial is over, and what runs is booted."""
         problem: "Any" = "otadata"
         try:
             self.other.set_boot()
@@ -165,6 +178,10 @@ class Firmware:
         except OSError as error:
             problem = error
         trial.failed(self.root, "set_boot: %s" % problem)
+        try:
+            self.stay()
+        except OSError:
+            pass  # the reason is known
         return False
 
     def runs(self, status: "dict[str, Any]") -> bool:
@@ -188,6 +205,7 @@ class Firmware:
             trial.save(self.root, status)
             if runs:
                 return True  # not watched: it was marked, or the bootloader does not do it
+            self.turn(self.esp.find(0, 255, status["active"])[0])  # of three it may not be the next one
             restart = self.select()
         if restart:
             self.port.reset()

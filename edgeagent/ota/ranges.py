@@ -7,6 +7,7 @@ between to report and to hear of a cancelled job.
 
 import asyncio
 import json
+import os
 
 from edgeagent import clock, https, topics
 from edgeagent.compat import Any, const, wait_for
@@ -18,6 +19,7 @@ _BLOCK = const(4096)
 _OUTAGE_S = const(3600)
 _MOST = const(25165824)  # bytes of an object: as of a stream
 _TRIES = const(7)  # in a row without a block, each once there is a link
+_LATER_S = const(300)  # as the server wishes
 _SLOW_MS = const(120000)  # for 4096 bytes of a body, beyond what `rate` makes of it
 
 
@@ -51,7 +53,7 @@ async def fetch(
     slow = _SLOW_MS + (2000 * _BLOCK // rate if rate else 0)
     signed, renewed = url, False
     etag = b""
-    tries = moved = number = end = 0
+    tries = moved = number = end = later = 0
     skip = fill = got = 0  # bytes of the body before the block; of the block; of all bodies, for `rate`
     since = mark = clock.ticks()
 
@@ -67,8 +69,10 @@ async def fetch(
         etag = tag
         length = int(https.field(head, b"content-length"))
         if status == 200:
-            # It does not know ranges: read through what is before. The rest comes too, wanted or not.
+            # It does not know ranges: read through what is before, and up to the last that is wanted.
             skip, end = first, total
+            while not missing(end - 1):
+                end -= 1
             if not start + size <= length <= max(_MOST, start + size):
                 raise UpdateError("size", "the object has %d bytes" % length)
         elif (
@@ -104,6 +108,8 @@ async def fetch(
                     tries = 0
                     renewed = False
                 number += 1
+        if number == end:
+            raise TransportError("")  # what may still come is not wanted
         return max(got * 1000 // rate - clock.elapsed_ms(since), 0) / 1000 if rate else 0
 
     while True:
@@ -118,7 +124,8 @@ async def fetch(
         first, last = start + number * _BLOCK, start + min(end * _BLOCK, size)
         before = number
         headers = "Range: bytes=%d-%d\r\n" % (first, last - 1)
-        if etag[:1] == b'"':  # a weak one says nothing about bytes
+        # A weak one says nothing about bytes; with a control character it would be another header.
+        if etag[:1] == b'"' and min(etag) > 32 and max(etag) < 127:
             headers += "If-Range: %s\r\n" % etag.decode()
         try:
             await wait_for(agent.connected.wait(), _OUTAGE_S)
@@ -130,10 +137,10 @@ async def fetch(
                 if moved > 2 or url[:8] != "https://":
                     raise UpdateError("transfer", why + ": redirected too often, or not to https")
             elif status // 100 != 2 and status < 500 and status not in (408, 429):
-                code = text.partition(b"<Code>")[2].partition(b"<")[0][:100].decode()
+                code = https.element(text, b"<Code>")
                 why += " " + code
-                # A gate, or the download itself, may last longer than a presigned URL.
-                if status == 403 and not renewed:
+                # A gate, or the download itself, may last longer than a presigned URL, or than who signed it.
+                if (status == 403 or code == "ExpiredToken") and not renewed:
                     await wait_for(agent.connected.wait(), _OUTAGE_S)
                     url = signed = await _renewed(agent, signed)
                     moved = 0
@@ -142,8 +149,12 @@ async def fetch(
                     url = ""
                 if not url:
                     raise UpdateError("transfer", why)
+            else:
+                later = min(int(https.field(head, b"retry-after") or 0), _LATER_S)
         except asyncio.TimeoutError:
             raise UpdateError("transfer", "no link") from None
+        except ValueError:
+            pass  # a Location that is no text; a date as Retry-After
         except (ProtocolError, TransportError) as error:
             why = str(error)
         if number > before:
@@ -155,4 +166,6 @@ async def fetch(
             tries += 1
             if tries >= _TRIES:
                 raise UpdateError("transfer", why)
-            await asyncio.sleep(tries)
+            # A fleet that was refused together comes back one by one, after 2 to 4 minutes in all.
+            await asyncio.sleep(max(later, ((os.urandom(1)[0] | 128) << tries) / 128))
+            later = 0

@@ -6,7 +6,6 @@ makes room for the bare agent for an hour, so that it can be updated; so does a 
 by the watchdog is a crash, too.
 """
 
-import hashlib
 import json
 
 from edgeagent import log
@@ -15,12 +14,14 @@ from edgeagent.errors import ConfigError
 from edgeagent.ota import trial
 
 MAX_CRASHES = 3
+_KINDS = ("/agent", "/firmware", "")  # folders below the slots, of what it can be the trial of; its own is the last
 KEPT = "/agent.json"  # sealed: the execution, a path, and what the configuration there was before the update
 BARE_S = 3600  # what made the application crash may pass by itself
 
 
 def choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
-    """Boot: (folder to import the application from, or None for the bare agent; seconds, 0 for no limit).
+    """Boot: (folder to import the application from, "" if there is none, None if it has to make room for the bare
+    agent; seconds, 0 for no limit).
 
     After so many seconds a trial is over in any case, and the bare agent makes room for the application again.
     """
@@ -35,16 +36,21 @@ def choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
 
 def _choose(root: str, application: str, cause: str) -> "tuple[str | None, int]":
     slot = trial.boot(root, cause)
-    status = trial.status(root)
-    if status["state"] == "rolled_back":
-        put_back(root, status["job"])
+    limit = 0
+    for kind in _KINDS:
+        status = trial.status(root + kind)
+        tried = status["state"] == "trial" and (kind or trial.Running.slot == status["active"])
+        if tried:
+            limit = 2 * status["deadline_s"]
+        elif status["state"] == "rolled_back" and status["job"]:
+            put_back(root, status["job"])
     if slot:
         if MICROPYTHON and exists(slot + ".idx"):
             from edgeagent.ota.store import mount
 
             slot = mount(slot)
-        if status["state"] == "trial" and trial.Running.slot == status["active"]:
-            return slot, 2 * status["deadline_s"]
+        if tried:
+            return slot, limit
         crash = last_crash(root)
         if cause[:3] == "WDT":
             # Where every reset is the watchdog's (rp2), one that `failed` has counted comes here as well.
@@ -52,16 +58,27 @@ def _choose(root: str, application: str, cause: str) -> "tuple[str | None, int]"
             _note(root, crash["count"], crash["reason"] or "restarted by the watchdog", False)
         if crash["count"] >= MAX_CRASHES:
             _note(root, 0, crash["reason"])
-            return None, BARE_S
+            return None, limit or BARE_S
         for end in (".mpy", ".py", ""):
             if exists(slot + "/" + application.replace(".", "/") + end):
-                return slot, 0
-    return None, 0
+                return slot, limit
+    return "", limit
 
 
 def late(root: str) -> bool:
     """The time of `choose` is over: end a trial that is still one, which is for guard.py if the agent runs."""
-    return trial.failed(root, "did not end: neither confirmed nor given up in twice its time")
+    return _end(root, "did not end: neither confirmed nor given up in twice its time")
+
+
+def _end(root: str, reason: str) -> bool:
+    """As trial.failed, whatever is on trial: it must run what ran before it."""
+    ended = False
+    for kind in _KINDS:
+        try:
+            ended = trial.failed(root + kind, reason) or ended
+        except OSError:
+            pass  # otadata, of a flash that fails: still on trial
+    return ended
 
 
 def keep(root: str, path: str, job: str) -> None:
@@ -74,16 +91,15 @@ def keep(root: str, path: str, job: str) -> None:
     text = read_file(path, 8192)
     if text:
         text = b"%s\n%s\n%s" % (job.encode(), path.encode(), text)
-        write_atomic(root + KEPT, hashlib.sha256(text).digest()[:8] + text)
+        write_atomic(root + KEPT, trial.seal(text) + text)
 
 
 def put_back(root: str, job: "str | None" = None) -> None:
     """Once, the configuration from before the version that `job` has tried, or from before the latest one."""
     try:
-        raw = read_file(root + KEPT, 9000) or b""
-        words = raw[8:].split(b"\n", 2)
-        # Which has no seal of its own: a decayed copy of it is worse than none.
-        if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8] and words[0] == (job.encode() if job else words[0]):
+        # The configuration has no seal of its own: a decayed copy of it is worse than none.
+        words = trial.unseal(read_file(root + KEPT, 9000)).split(b"\n", 2)
+        if words[0] and words[0] == (job.encode() if job else words[0]):
             if read_file(words[1].decode(), 8192) != words[2]:
                 write_atomic(words[1].decode(), words[2])
             remove_tree(root + KEPT)
@@ -110,9 +126,7 @@ def failed(root: str, reason: str, stable: bool = False) -> None:
     stable: it had run long enough for this not to count as one of a row.
     """
     count = 1 if stable else last_crash(root)["count"] + 1
-    # A trial of the agent ends as well: it must run what the agent before it ran.
-    ended = trial.failed(root, reason) or trial.failed(root + "/agent", reason)
-    _note(root, 0 if ended else count, reason)
+    _note(root, 0 if _end(root, reason) else count, reason)
 
 
 def cancel(port: "Any", record: "dict[str, Any]") -> None:
@@ -120,7 +134,7 @@ def cancel(port: "Any", record: "dict[str, Any]") -> None:
     from edgeagent.ota import kinds
 
     try:
-        name = kinds.name(record["jobId"], record["executionNumber"], record["queuedAt"])
+        name = kinds.name(record["jobId"], record["executionNumber"], record.get("queuedAt"))
         kind = kinds.find(port, name)[0]
         if kind and trial.failed(kinds.folder(port, kind), "the service ended the job"):
             port.reset()
@@ -148,7 +162,7 @@ def settled(root: str) -> None:
 def backoff(root: str) -> int:
     """Seconds to wait before the restart: 0 after a rollback, else 2 to 8."""
     count = int(last_crash(root)["count"])
-    return count and 1 << count
+    return count and 1 << min(count, MAX_CRASHES)
 
 
 def application() -> str:

@@ -87,6 +87,7 @@ class Slots:
                 "job": job_id,
                 "reason": None,
                 "boots": 0,
+                "fails": 0,  # of an agent; else its way back would be taken for as bad
                 "causes": [],
                 "deadline_s": deadline_s,
                 "security_version": known.get("security_version", 0),
@@ -127,8 +128,9 @@ class Slots:
             raise UpdateError("rolled-back", status["version"])
         slot = trial.other(status["active"])
         known = trial.info(self.root, slot)
-        # What has been downloaded since, and has never run, is as new as the state.
-        if not known["complete"] or known.get("n", 0) >= status["n"] or not trial.filled(self.root, slot):
+        # What has been downloaded since, and has never run, is as new as the state; in which stage 0 counts, too.
+        unproven = known.get("n", 0) >= status["n"] or (self.PLAIN and status.get("before") != slot)
+        if not known["complete"] or unproven or not trial.filled(self.root, slot):
             raise UpdateError("slot", "nothing is kept")
         # Of a slot that was filled at the factory only the second is known.
         return known.get("version") or status["previous_version"], known.get("security_version", 0)

@@ -42,7 +42,7 @@ class View:
     """A file system, to be read only, of the files in an index. slot: path of the slot."""
 
     def __init__(self, slot: str) -> None:
-        self.slot = slot
+        self.index = slot + ".idx"
         self.folder = ""
 
     def mount(self, *_: "Any") -> None:
@@ -63,19 +63,19 @@ class View:
     def stat(self, path: str) -> "tuple[int, ...]":
         """As os.stat. Raises OSError."""
         path = self.path(path)
-        found = find(self.slot + ".idx", "\n%s " % path)
-        if not found and path and not find(self.slot + ".idx", "\n%s/" % path):
+        found = find(self.index, "\n%s " % path)
+        if not found and path and not find(self.index, "\n%s/" % path):
             raise OSError(2)
         return 0x8000 if found else 0x4000, 0, 0, 0, 0, 0, int(found[1]) if found else 0, 0, 0, 0
 
     def open(self, path: str, mode: str) -> "Any":
         """As open. Raises OSError."""
-        found = find(self.slot + ".idx", "\n%s " % self.path(path))
+        found = find(self.index, "\n%s " % self.path(path))
         if mode.strip("rbt"):
             raise OSError(30)
         if not found:
             raise OSError(2)
-        return open(self.slot[:-1] + "store/" + found[2], mode)
+        return open(self.index[:-5] + "store/" + found[2], mode)
 
     def __getattr__(self, name: str) -> "Any":
         from edgeagent.ota.view import Rest

@@ -25,6 +25,9 @@ _BLOCK = const(4096)  # LIMITS.BLOCK; a number is smaller here than a name
 _LATE = const(8)  # the service may answer requests side by side: so much disorder is none
 _SPAN = const(64)  # blocks; a file has no holes wider than this, which littlefs would have to copy when they are filled
 _QUEUE_MS = const(500)
+# Beginnings of the codes of passing errors: Internal…, Throttl…, RequestThrottled, LimitExceeded…, ServiceUnavailable…,
+# TooMany…. AWS's lists differ from service to service.
+_PASSING = const("Int Thr Req Lim Ser Too")
 
 
 class Fetcher:
@@ -34,6 +37,15 @@ class Fetcher:
     POLL_S = 1
     WINDOW = 32  # blocks; as many as one request may return (128 KB)
 
+    # Of the file that is fetched, and so without a value before:
+    _error: "Exception | None"
+    _problem: str  # why nothing came
+    _bytes: int
+    _passed: int  # blocks that came before the first of `_asked`
+    _probe: int  # block whose coming ends a round trip, or -1
+    _probed: int  # when that began
+    _trip: int  # ms of the latest one
+
     def __init__(self, agent: Any, stream: str, form: str = "cbor", rate: int = 0) -> None:
         """agent: has `client` and `thing_name`; the client may be replaced by a reconnect. form: "cbor" or "json".
         rate: bytes of messages per second at most, 0 for no limit.
@@ -41,20 +53,17 @@ class Fetcher:
         self._agent = agent
         self._form = form
         self._rate = rate
-        self._topic = topics.stream(agent.thing_name, stream, "")
+        self._topic = topic = topics.stream(agent.thing_name, stream, "")
+        self._names = [topic + "data/" + form, topic + "rejected/" + form]
         self._token = binascii.hexlify(os.urandom(6)).decode()
         self._client: Any = None  # the one that has our handlers
         self._tokens: "list[Any]" = []
         self._event = asyncio.Event()
-        self._error: "Exception | None" = None
-        self._file = self._size = self._left = self._bytes = 0
-        self._passed = 0  # blocks that came before the first of `_asked`
+        self._busy = 0  # not 0: the service refused for the time being
         self._asked: "list[int]" = []
         self._window = 4
-        self._best = self._trip = self._probed = 0  # ms of the shortest and of the latest round trip; when it began
-        self._probe = -1  # block whose coming ends a round trip
+        self._best = 0  # ms of the shortest round trip
         self._lost = self._fresh = False
-        self._have: Any = None
         self._sink: Any = None
         self._told = self._starved  # always the same object
 
@@ -69,21 +78,20 @@ class Fetcher:
         Raises UpdateError "stream" if the service refuses, "transfer" if nothing comes any more, and MemoryError: the
         runner restarts the device then, and the download goes on.
         """
-        total = (size + _BLOCK - 1) // _BLOCK
+        total = (size + (_BLOCK - 1)) // _BLOCK
         self._file, self._size, self._sink = file, size, sink
-        self._have = have = have or bytearray((total + 7) // 8)
+        self._have = have or bytearray((total + 7) // 8)
         self._error = None
         self._forget()
-        wanted = failures = base = 0
+        done = failures = base = 0
         for number in range(total):
-            wanted += not self._has(number)
-        self._left = wanted
-        done = total - wanted
+            done += self._has(number)
+        self._left = total - done
         task: Any = None
         try:
             while self._left and not self._error:
                 before = self._left
-                problem = "no answer"
+                self._problem = "no answer"
                 try:
                     await self._ask(base, total, failures)
                     limit = LIMITS.REQUEST_S
@@ -97,11 +105,11 @@ class Fetcher:
                         self._forget()
                         self._lost = True
                 except TransportError as error:
-                    problem = str(error)
+                    self._problem = str(error)
                     self._detach()  # the session may be a new one without our subscription
                     self._forget()
                 except Refused as error:
-                    self._error = UpdateError("stream", str(error))
+                    raise UpdateError("stream", str(error)) from None
                 if self._error:
                     break
                 while base < total and self._has(base):
@@ -117,11 +125,15 @@ class Fetcher:
                         task = asyncio.create_task(tick(now * 100 // total))
                 elif not self._asked:
                     failures += 1
-                    problem = "file %d block %d: %s" % (file, base, problem)
+                    problem = "file %d block %d: %s" % (file, base, self._problem)
                     waited = 0
-                    await asyncio.sleep((failures - 1) * self.POLL_S)
-                    while failures > 6 or not (self._agent.client and self._agent.client.connected):
-                        if failures > 6 or waited > self.OUTAGE_S:
+                    if failures > 6:
+                        raise UpdateError("transfer", problem)
+                    # A fleet that was refused together comes back one by one, after 4 to 8 minutes in all.
+                    await asyncio.sleep((failures - 1 + (self._busy << failures) / 64) * self.POLL_S)
+                    self._busy = 0
+                    while not (self._agent.client and self._agent.client.connected):
+                        if waited > self.OUTAGE_S:
                             raise UpdateError("transfer", problem)
                         waited += 1
                         await asyncio.sleep(self.POLL_S)
@@ -140,48 +152,55 @@ class Fetcher:
         if not client:
             client = self._agent.client
             if not client:
-                raise TransportError("not connected")
+                raise TransportError("offline")
             self._client = client
-            filters = []
-            for verb in ("data/", "rejected/"):
-                self._tokens.append(client.on(self._topic + verb + self._form, self._message))
-                filters.append((self._topic + verb + self._form, 0))
             client.oversized.append(self._told)
+            filters = []
+            for name in self._names:
+                self._tokens.append(client.on(name, self._message))
+                filters.append((name, 0))
             await client.subscribe(filters)
+        window = self._window
         if self._lost:
-            self._window -= self._window // 2
+            window -= window // 2
         elif self._fresh:
-            grown = self._window + 1 + self._window // 4
             if self._trip > 2 * self._best + _QUEUE_MS:
-                grown = self._window - self._window // 4
-            self._window = min(grown, self.WINDOW)
+                window -= window // 4
+            else:
+                window = min(window + 1 + window // 4, self.WINDOW)
+        self._window = window
         self._lost = self._fresh = False
         self._event.clear()
         asked = self._asked
-        while len(asked) <= self._window // 2:
-            number = base
-            while number < min(total, base + _SPAN) and (number in asked or self._has(number)):
-                number += 1
+        rate = self._rate
+        total = min(total, base + _SPAN)
+        while len(asked) <= window // 2:
             # One block until one comes: GetStream is rate-limited.
-            count = 1 if failures else self._window - len(asked)
-            if self._rate:
-                count = min(count, 1 + self._rate // 16384)
-            first = number
-            while number < min(total, base + _SPAN, first + count) and number not in asked and not self._has(number):
-                asked.append(number)
+            most = 1 if failures else window - len(asked)
+            if rate:
+                most = min(most, 1 + rate // 16384)
+            number = base
+            count = 0  # of neighbours before `number`
+            while number < total and count < most:
+                if number not in asked and not self._has(number):
+                    asked.append(number)
+                    count += 1
+                elif count:
+                    break
                 number += 1
-            if number == first:
+            if not count:
                 return
-            if self._rate:
-                ahead = (self._bytes + len(asked) * _BLOCK) * 1000 // self._rate - clock.elapsed_ms(self._since)
+            if rate:
+                ahead = (self._bytes + len(asked) * _BLOCK) * 1000 // rate - clock.elapsed_ms(self._since)
                 if ahead > 0:
                     await asyncio.sleep(ahead / 1000)
             if self._probe < 0:
-                self._probe = first
+                self._probe = number - count
                 self._probed = clock.ticks()
-            body = {"c": self._token, "f": self._file, "l": _BLOCK, "o": first, "n": number - first}
-            await client.publish(self._topic + "get/" + self._form, _FORMS[self._form](body), 0)
-            if failures or self._rate:
+            encode: Any = json.dumps if self._form == "json" else _encode
+            body = {"c": self._token, "f": self._file, "l": _BLOCK, "o": number - count, "n": count}
+            await client.publish(self._topic + "get/" + self._form, encode(body), 0)
+            if failures or rate:
                 return
 
     def _has(self, number: int) -> int:
@@ -189,18 +208,19 @@ class Fetcher:
 
     def _forget(self) -> None:
         """Nothing that was asked for is expected any more."""
-        self._asked.clear()
+        self._asked = []
         self._passed = 0
         self._probe = -1
         self._since = clock.ticks()  # of the bytes that `rate` is about
         self._bytes = 0
 
     def _detach(self) -> None:
-        while self._tokens:
-            self._client.off(self._tokens.pop())
-            if not self._tokens:
-                self._client.oversized.remove(self._told)
-        self._client = None
+        client = self._client
+        if client:
+            self._client = None
+            client.oversized.remove(self._told)
+            while self._tokens:
+                client.off(self._tokens.pop())
 
     async def close(self) -> None:
         """Stop listening; tells the server so if there is a link."""
@@ -208,7 +228,7 @@ class Fetcher:
         if client:
             self._detach()
             try:
-                await client.unsubscribe([self._topic + "data/" + self._form, self._topic + "rejected/" + self._form])
+                await client.unsubscribe(self._names)
             except AgentError:
                 pass
 
@@ -219,8 +239,9 @@ class Fetcher:
             self._event.set()
 
     def _message(self, topic: str, payload: Any) -> None:
-        if self._error or not self._sink:
+        if not self._sink or self._error:
             return
+        expected = False
         try:
             start = end = 0
             if self._form == "json":
@@ -231,19 +252,22 @@ class Fetcher:
                     end = payload.find(b'"', start)
                     if not start or end < 0:
                         raise ValueError
-                body = json.loads(bytes(payload[:start]) + bytes(payload[end:]))
+                body = json.loads(payload[:start] + payload[end:])
             else:
                 body = _decode(memoryview(payload))
-            if (body.get("c") or body.get("clientToken") or self._token) != self._token:
+            get = body.get
+            if (get("c") or get("clientToken") or self._token) != self._token:
                 return
             if topic[len(self._topic)] == "r":  # rejected/
                 # Long member names appear too (aws-iot-protocol.md 10.2).
-                code = body.get("o") or body.get("code")
+                code = "%3s" % (get("o") or get("code"))
+                self._problem = "%s: %s" % (code, get("m") or get("message"))
+                if code[:3] not in _PASSING:
+                    raise UpdateError("stream", self._problem)
+                # No block came, so this counts as a failed try.
                 self._asked.clear()
                 self._lost = True
-                # A passing error: no block came, so this counts as a failed try.
-                if code not in ("InternalError", "InternalException", "ThrottlingException"):
-                    raise UpdateError("stream", "%s: %s" % (code, body.get("m") or body.get("message")))
+                self._busy = os.urandom(1)[0] | 128
                 return
             number = body["i"]
             if type(number) is not int:
@@ -259,9 +283,8 @@ class Fetcher:
                 self._fresh = True
             asked = self._asked
             if number in asked:
-                self._passed += 1
-                if asked[0] == number:
-                    self._passed = 0
+                expected = True
+                self._passed = 0 if asked[0] == number else self._passed + 1
                 asked.remove(number)
                 if self._passed > _LATE:
                     del asked[0]
@@ -269,7 +292,7 @@ class Fetcher:
                     self._lost = True
             if self._has(number):
                 return
-            data: Any = body.get("p")
+            data: Any = get("p")
             if start:
                 data = binascii.a2b_base64(memoryview(payload)[start:end])  # passes over the \ of \/
             if len(data) != size:
@@ -285,7 +308,8 @@ class Fetcher:
         except (ValueError, TypeError, LookupError, AttributeError):
             self._error = UpdateError("stream", "malformed message")
         finally:
-            if self._error or self._lost or not self._left or len(self._asked) <= self._window // 2:
+            # What nobody asked for must not put off the end of the wait.
+            if self._error or self._lost or not self._left or (expected and len(self._asked) <= self._window // 2):
                 self._event.set()
 
 
@@ -297,8 +321,8 @@ def _number(kind: int, value: int) -> bytes:
 def _encode(body: "dict[str, Any]") -> bytes:
     """A flat map of texts and whole numbers as CBOR."""
     out = _number(0xA0, len(body))
-    for name, value in body.items():
-        for item in (name, value):
+    for member in body.items():
+        for item in member:
             out += _number(0, item) if type(item) is int else _number(0x60, len(item)) + item.encode()
     return out
 
@@ -312,13 +336,13 @@ def _decode(view: Any) -> "dict[str, Any]":
         kind = view[at] >> 5
         value = view[at] & 31
         at += 1
-        if value == 31:  # map without length, and its end
-            return 1 << 16 if kind == 5 else item
-        if value > 23:
+        if value == 31:  # map without length, or (as kind 7) its end
+            value = 1 << 16
+        elif value > 23:
             if value > 26:
                 raise ValueError
             size = 1 << value - 24
-            value = int.from_bytes(bytes(view[at : at + size]), "big")
+            value = int.from_bytes(view[at : at + size], "big")
             at += size
         if kind == 2 or kind == 3:
             at += value
@@ -337,10 +361,7 @@ def _decode(view: Any) -> "dict[str, Any]":
     while left:
         left -= 1
         name = item()
-        if name is item:
+        if name is None:
             break
         body[name] = item()
     return body
-
-
-_FORMS: "dict[str, Any]" = {"cbor": _encode, "json": json.dumps}

@@ -26,21 +26,29 @@ _ENOENT = const(2)
 _ENOSPC = const(28)
 
 
+def seal(text: bytes) -> bytes:
+    """8 bytes, which stand in front of it in a file."""
+    return hashlib.sha256(text).digest()[:8]
+
+
+def unseal(raw: "bytes | None") -> bytes:
+    """The text behind a seal; nothing if it is missing or damaged."""
+    raw = raw or b""
+    return raw[8:] if seal(raw[8:]) == raw[:8] else b""
+
+
 def read_sealed(path: str) -> "dict[str, Any] | None":
     """The object of a sealed file, or None if it is missing, damaged or over 4096 bytes."""
-    raw = read_file(path, 4096) or b""
-    if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:
-        try:
-            return json.loads(raw[8:].decode())  # type: ignore[no-any-return]
-        except ValueError:
-            pass  # the checksum holds, but what was written was no JSON
-    return None
+    try:
+        return json.loads(unseal(read_file(path, 4096)).decode())  # type: ignore[no-any-return]
+    except ValueError:
+        return None
 
 
 def write_sealed(path: str, document: "dict[str, Any]") -> None:
     """Replace a sealed file atomically. Raises OSError; the old file is then untouched."""
     text = json.dumps(document).encode()
-    write_atomic(path, hashlib.sha256(text).digest()[:8] + text)
+    write_atomic(path, seal(text) + text)
 
 
 def status(root: str) -> "dict[str, Any]":
@@ -56,8 +64,8 @@ def status(root: str) -> "dict[str, Any]":
         best[name] = None
     for name in ("/state.json", "/state.bak"):
         document = read_sealed(root + name)
-        if document and document["n"] > best["n"]:
-            best = document
+        if document and document.get("n", 0) > best["n"]:
+            best.update(document)
     if not best["n"]:
         best["active"] = pick(root)
     return best
@@ -157,14 +165,20 @@ def boot(root: str, cause: str = "") -> "str | None":
 
 
 def failed(root: str, reason: str) -> bool:
-    """End a trial: the previous slot becomes active again and `reason` is kept. True if there was a trial."""
+    """End a trial: the previous slot becomes active again and `reason` is kept.
+
+    True if there was a trial and a restart is of use: not if this could not be stored, and the firmware before runs.
+    """
     document = status(root)
     if document["state"] != "trial":
         return False
+    runs = True
     if sys.platform == "esp32" and root[-9:] == "/firmware":
         from edgeagent.ota.partition import Firmware
 
-        Firmware(root).drop(document["active"])  # first: else what goes on running would be called rolled back
+        target = Firmware(root)
+        target.drop(document["active"])  # first: else what goes on running would be called rolled back
+        runs = target.own == document["active"]
     slot = str(document["active"])
     # Whether it is whole is for `boot` to find out: what is stored outlives a read that has failed.
     document["active"] = document.get("before", other(slot))
@@ -177,12 +191,12 @@ def failed(root: str, reason: str) -> bool:
                 for name in (slot, slot + ".idx", "envelope", "hashes", "patch"):
                     remove_tree(root + "/" + name)
             save(root, document)
-            break
+            return True
         except OSError as error:
             # Still on trial on flash: the next boot comes here again.
             if error.errno != _ENOSPC:
                 break
-    return True
+    return runs
 
 
 def confirm(root: str) -> bool:

@@ -16,7 +16,7 @@ import sys
 from edgeagent import clock
 from edgeagent.compat import Any, read_file
 from edgeagent.errors import ConfigError, UpdateError
-from edgeagent.ota import manifest
+from edgeagent.ota import manifest, trial
 
 # Name in a trust file; the place, from 1, is the number in an envelope. Then the lengths of public keys.
 ALGORITHMS = ("ecdsa-p256", "rsa-sha256", "lms-sha256")
@@ -42,7 +42,7 @@ class Trust:
                 raise ValueError("id")
             if key.get("algorithm") not in ALGORITHMS:
                 raise ValueError("algorithm")
-            algorithm = ALGORITHMS.index(key["algorithm"])
+            algorithm = ALGORITHMS.index(key.pop("algorithm"))
             if len(public) not in _SIZES[algorithm]:
                 raise ValueError("public")
             self.keys[key_id] = algorithm + 1, public
@@ -53,8 +53,9 @@ class Trust:
                 data[name] = low
             found.append(manifest.take(data, name, int, low, 1 << 40))
         self.version, self.floor, self.expires = found
-        for name in data:
-            raise ValueError(name)
+        for left in keys + [data]:
+            for name in left:
+                raise ValueError(name)
 
 
 def load_trust(path: "str | None") -> Trust:
@@ -68,10 +69,8 @@ def load_trust(path: "str | None") -> Trust:
     problem = ""
     for name in (path, path + ".bak"):
         raw = read_file(name, 8192) or b""
-        if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:
-            raw = raw[8:]
         try:
-            found = Trust(json.loads(raw.decode()))
+            found = Trust(json.loads((trial.unseal(raw) or raw).decode()))
             trust = trust or found
             trust.floor = max(trust.floor, found.floor)
         except ValueError as error:
@@ -82,8 +81,8 @@ def load_trust(path: "str | None") -> Trust:
 
 
 def late(expires: "int | None") -> bool:
-    """True if the time is over; before 2024 the clock was never set."""
-    return bool(expires) and clock.now() > max(expires or 0, 1704067200)
+    """True if the time is over, and the clock is set."""
+    return bool(expires) and clock.now() > max(expires or 0, clock.SET)
 
 
 async def demand(text: bytes, signatures: "Any", trust: Trust) -> None:
@@ -134,20 +133,21 @@ async def open_envelope(raw: "bytes | bytearray", trust: Trust) -> "tuple[manife
 
 
 def before(one: "Any", two: "Any") -> "bool | None":
-    """True if version `one` is before `two`, by the numbers of "2.1.0", "v2.1.0-rc1" or "micropython 2.1".
+    """True if version `one` is before `two`, by the numbers of "2.1.0", "v2.1.0-rc1" or "micropython 2.1"; one with a
+    "-" behind them is before the same without.
 
     None if one of them is another text: such versions have no order.
     """
-    both: "list[list[int]]" = []
+    both: "list[tuple[list[int], bool]]" = []
     for text in (one, two):
         try:
-            word = str(text).split(" ")[-1].lstrip("v")
-            numbers = [int(part) for part in word.split("-")[0].split("+")[0].split(".")]
+            word, to, _ = str(text).split(" ")[-1].split("+")[0].partition("-")
+            numbers = [int(part) for part in word.lstrip("v").split(".")]
         except ValueError:
             return None
         while numbers and not numbers[-1]:
             numbers.pop()
-        both.append(numbers)
+        both.append((numbers, not to))
     return both[0] < both[1]
 
 
@@ -163,7 +163,7 @@ def _made_for(boards: "list[str]", facts: "dict[str, Any]") -> bool:
                 revision = int(facts.get("hardware", ""))
                 if int(low) <= revision <= int(high or (1 << 30 if to else low)):
                     return True
-            except ValueError:
+            except (TypeError, ValueError):
                 pass  # the device does not know its revision, or the entry is none
     return False
 
@@ -183,8 +183,8 @@ def check(info: "manifest.Manifest", facts: "dict[str, Any]", running: "str | No
         have = facts.get(name)
         if value != have and (name not in _VERSIONS or before(have, value) is not False):
             missing = "%s %s, here %s" % (name, value, have)
-    # Going back by permission: the floor stays where it is all the same.
-    allowed = running in (info.downgrade or ())
+    # Going back by permission: the floor stays where it is all the same. It expires, which takes a clock to see.
+    allowed = running in (info.downgrade or ()) and clock.now() > clock.SET
     rules: "Any" = (
         ("board", not _made_for(info.boards, facts), info.boards),
         ("runtime", info.runtime not in ("any", facts["runtime"].split(" ")[0]), info.runtime),

@@ -10,7 +10,7 @@ def plain(path: str) -> str:
     for part in path.split("/"):
         if part == "..":
             parts = parts[:-1]
-        elif part not in ("", "."):
+        elif part and part != ".":
             parts.append(part)
     return "/".join(parts)
 
@@ -32,9 +32,10 @@ class Rest:
         view = self._view
         path = view.path(path)
         view.stat("/" + path)
-        path += "/" if path else ""
+        if path:
+            path += "/"
         seen: "set[str]" = set()
-        with open(view.slot + ".idx", "rb") as f:
+        with open(view.index, "rb") as f:
             f.seek(9)
             for line in f:
                 name, size, _ = line.decode().split()
@@ -46,9 +47,10 @@ class Rest:
 
     def chdir(self, path: str) -> None:
         """As os.chdir. Raises OSError."""
-        path = self._view.path(path)
-        self._view.stat("/" + path)
-        self._view.folder = path
+        view = self._view
+        path = view.path(path)
+        view.stat("/" + path)
+        view.folder = path
 
     def getcwd(self) -> str:
         """As os.getcwd."""

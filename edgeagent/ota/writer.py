@@ -79,13 +79,17 @@ class Writer:
         """Path of the `number`-th file in the manifest, for people."""
         from edgeagent.ota.index import lines
 
-        return [entry[0] for entry in lines(self.slot + ".idx")][number]  # type: ignore[no-any-return]
+        for entry in lines(self.slot + ".idx"):  # to its end, which closes the file
+            if not number:
+                path = entry[0]
+            number -= 1
+        return path  # type: ignore[no-any-return]
 
-    async def resume(self) -> int:
+    def resume(self) -> "compat.Any":
         """As index.resume."""
         from edgeagent.ota import index
 
-        return await index.resume(self)
+        return index.resume(self)
 
     def block(self, number: int, data: "bytes | memoryview") -> None:
         """Verify block `number` and write it. Raises UpdateError "block-hash", OSError; it may come again then."""
@@ -97,13 +101,12 @@ class Writer:
             for index in range(self.count):
                 size, flags = self.entry(index)
                 if at < size and view:
-                    part = view[: size - at]
                     if not flags & COMPLETE:
                         self.open(index)
                         self._file.seek(at)
-                        self._file.write(part)
-                    at += len(part)
-                    view = view[len(part) :]
+                        self._file.write(view[: size - at])
+                    view = view[size - at :]
+                    at = size  # what is left begins the next file
                 at -= size
             if self._file:
                 compat.sync_file(self._file)
@@ -127,13 +130,11 @@ class Writer:
         self._file = None
         self._number = -1
         if f:
-            try:
+            with f:
                 compat.sync_file(f)
-            finally:
-                f.close()
 
-    async def finish(self, whole: "compat.Any" = None) -> None:
+    def finish(self, whole: "compat.Any" = None) -> "compat.Any":
         """As index.finish."""
         from edgeagent.ota import index
 
-        await index.finish(self, whole)
+        return index.finish(self, whole)

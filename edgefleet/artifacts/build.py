@@ -21,6 +21,7 @@ from edgeagent.errors import UpdateError
 from edgeagent.limits import LIMITS
 from edgeagent.ota import MAX_PAYLOAD
 from edgeagent.ota.manifest import MAGIC, MAX_FILES, Manifest, parse_envelope, parse_manifest
+from edgefleet.artifacts.private import is_private_key
 from edgefleet.errors import InputError
 
 MPY_ABI = 6  # what mpy-cross 1.29 writes; bytecode only, so the sub-version does not matter
@@ -33,6 +34,7 @@ class Signed:
 
     text: bytes
     signatures: list[tuple[bytes, int, bytes]]
+    smaller = "use fewer files or shorter paths"  # what helps if it gets too large
 
     @property
     def envelope(self) -> bytes:
@@ -43,7 +45,7 @@ class Signed:
         try:
             parse_envelope(raw)
         except UpdateError as error:
-            raise InputError(f"envelope of {len(raw)} bytes: {error}; use fewer files or shorter paths") from None
+            raise InputError(f"envelope of {len(raw)} bytes: {error}; {self.smaller}") from None
         return raw
 
     def add_signature(self, key_id: bytes, algorithm: int, signature: bytes) -> None:
@@ -213,10 +215,13 @@ def _collect(folder: Path, compile_python: bool) -> list[tuple[str, bytes, int |
         if len(found) >= MAX_FILES or total > MAX_PAYLOAD:
             raise InputError(f"{folder}: more than {MAX_FILES} files or {MAX_PAYLOAD} bytes")
         name = "/".join(parts)
+        data = path.read_bytes()
+        if is_private_key(data):
+            raise InputError(f"{path}: holds a private key, and an artifact is for everybody to read; take it out")
         if compile_python and path.suffix == ".py":
             found.append((name[:-3] + ".mpy", compile_file(path, name), None))
         else:
-            found.append((name, path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else None))
+            found.append((name, data, 0o755 if path.stat().st_mode & 0o100 else None))
     if not found:
         raise InputError(f"{folder}: holds no files")
     return sorted(found, key=lambda entry: entry[0])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import AgentError
+from edgeagent.ota import verify as device
 from edgefleet.artifacts import delta, firmware, rotation, verify
 from edgefleet.artifacts import publish as publishing
 from edgefleet.artifacts import sign as signing
@@ -74,6 +75,11 @@ def _build(args: argparse.Namespace) -> None:
         artifact = build(args.folder, boards=args.board, runtime=args.runtime, **options)
     artifact.write(args.out)
     _describe(args, artifact)
+    if device.before(artifact.version, artifact.version) is None:
+        output.complain(
+            f"--version {_line(artifact.version)}: devices cannot tell which of two such versions is later, so an older"
+            " one is not refused; take numbers, such as 2.1.0"
+        )
 
 
 def _read(folder: Path) -> Artifact | rotation.Rotation:
@@ -82,9 +88,33 @@ def _read(folder: Path) -> Artifact | rotation.Rotation:
 
 
 def _sign(args: argparse.Namespace) -> None:
-    document = signing.sign(_read(args.artifact), args.key)
+    """A rotation only where the user says so: what lies in a folder must not decide that it brings in new keys."""
+    document: Artifact | rotation.Rotation
+    if args.rotation:
+        document = rotation.Rotation.read(args.artifact)
+        shown = _rotation_rows(document, rotation.read_trust(args.rotation))
+    elif (args.artifact / "trust.json").exists():
+        raise InputError(f"{args.artifact}: holds a rotation of the trusted keys; sign it with --rotation TRUST")
+    else:
+        document = Artifact.read(args.artifact)
+        kind = document.info.type or "application"
+        shown = [(kind, f"{document.info.name} {document.version}, security version {document.info.security_version}")]
+        if document.info.downgrade:
+            shown.append(("may go back from", ", ".join(document.info.downgrade)))
+    for name, value in shown:
+        output.say(f"{name}: {_line(value)}")
+    document = signing.sign(document, args.key)
     document.write(args.artifact)
     output.say(" ".join(key.hex() for key, _, _ in document.signatures))
+
+
+def _rotation_rows(made: rotation.Rotation, before: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a rotation changes, seen from the trust file in force. Raises InputError if it does not follow it."""
+    made.check_follows(before)
+    sides = [device.Trust(side) for side in (json.loads(made.text), before)]
+    wanted = [f"{side.threshold} of {len(side.keys)} keys, security version {side.floor}" for side in sides]
+    head = f"trust version {sides[0].version}: {wanted[0]} (in force: {wanted[1]})"
+    return [("rotation", head), *[(name, ", ".join(found)) for name, found in made.changes(before)]]
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -116,6 +146,8 @@ def _describe(
             members["files"] = [dict(zip(("path", "bytes", "sha256", "mode"), entry, strict=True)) for entry in files]
         output.print_json(members)
         return
+    if isinstance(document, rotation.Rotation) and trust:
+        members |= dict(document.changes(trust))
     output.print_table(("MEMBER", "VALUE"), [*_rows(members), ("envelope", f"{len(envelope)} of 4096 bytes")])
     if files:
         shown = [(path, size, digest[:16], "" if mode is None else f"{mode:o}") for path, size, digest, mode in files]
@@ -129,7 +161,7 @@ def _describe(
 
 def _rows(members: dict[str, Any]) -> list[tuple[str, str]]:
     """The members as people read them: one line each, times as dates."""
-    rows = []
+    rows: list[tuple[str, str]] = []
     for name, value in members.items():
         if name == "files":
             continue
@@ -139,10 +171,18 @@ def _rows(members: dict[str, Any]) -> list[tuple[str, str]]:
         if name == "keys":
             value = [f"{entry['id']} {entry['algorithm']}" for entry in value]
         if isinstance(value, dict):
-            rows += [(f"{name}.{key}", str(inner)) for key, inner in value.items()]
+            rows += [(_line(f"{name}.{key}"), _line(str(inner))) for key, inner in value.items()]
         else:
-            rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+            rows.append((name, _line(", ".join(map(str, value)) if isinstance(value, list) else str(value))))
     return rows
+
+
+def _line(text: str) -> str:
+    """Text of others, which might otherwise print a line that looks like one of ours: line ends are shown escaped too.
+
+    Tabs as well; output.py does it for all that steers a terminal.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -154,11 +194,11 @@ def _verify(args: argparse.Namespace) -> None:
         firmware.image_of(document)
         name = f"{document.info.name} {document.version}"
     else:
-        name = f"trust version {trust.get('version', 1) + 1}"
+        name = f"trust version {json.loads(document.text)['version']}"
     if args.json:
         output.print_json({"valid": name, "signers": signers})
     else:
-        output.say(f"valid: {name}, signed by {', '.join(signers)}")
+        output.say(f"valid: {_line(name)}, signed by {', '.join(signers)}")
 
 
 def _publish(args: argparse.Namespace) -> None:
@@ -199,14 +239,16 @@ def _deltas(args: argparse.Namespace, new: Artifact, iot: Any) -> list[delta.Del
     rows: list[tuple[Any, ...]] = [
         (
             one.old.digest[: delta.REPORTED],
-            one.old.version,
+            _line(one.old.version),
             one.devices,
             len(one.patch),
             f"{100 * len(one.patch) / len(new.payload):.1f} %" + ("" if one in made else ", not published"),
         )
         for one in sorted(found.values(), key=lambda one: -(one.devices or 0))
     ]
-    rows += [(identity or "unknown", "", devices, "", "not in the library") for identity, devices in unknown.items()]
+    rows += [
+        (_line(identity or "unknown"), "", devices, "", "not in the library") for identity, devices in unknown.items()
+    ]
     if rows:
         output.print_table(("ARTIFACT", "VERSION", "DEVICES", "DELTA BYTES", "OF FULL"), rows, output.errors)
     return made
@@ -286,9 +328,12 @@ def add_commands(subparsers: Any) -> None:
         "--downgrade-from", action="append", default=[], metavar="VERSION", help="may go back from it; needs --expires"
     )
 
-    sign = add("sign", _sign, "add a signature to an artifact or a rotation and print the ids of its keys")
+    sign = add("sign", _sign, "say what is signed, add a signature to it and print the ids of all its keys")
     sign.add_argument("artifact", type=Path)
     sign.add_argument("--key", type=Path, required=True)
+    sign.add_argument(
+        "--rotation", type=Path, metavar="TRUST", help="it is a rotation of this trust file, which is in force"
+    )
 
     inspect = add("inspect", _inspect, "show an artifact or a rotation")
     inspect.add_argument("artifact", type=Path)

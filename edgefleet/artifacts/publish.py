@@ -43,7 +43,9 @@ def publish(
     names = [*PARTS, *[f"delta-{one.old.digest[:12]}" for one in deltas]]
     if https:
         # Path style: buckets may have dots in their names, which no certificate covers.
-        base = f"https://s3.{s3.meta.region_name}.amazonaws.com/{bucket}/{identity}"
+        region = s3.meta.region_name
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        base = f"https://s3.{region}.{suffix}/{bucket}/{identity}"
         urls = {part: f"${{aws:iot:s3-presigned-url:{base}/{part}}}" for part in names}
         document["urls"] = {part: urls[part] for part in PARTS}
         for entry in document.get("deltas", ()):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 
 from edgeagent.ota.verify import ALGORITHMS
-from edgefleet.artifacts import lms_key
+from edgefleet.artifacts import lms_key, room
 from edgefleet.artifacts.build import Signed, sha256
 from edgefleet.errors import InputError
 
@@ -151,7 +151,7 @@ def trust_document(
     """The trust file of devices that accept `threshold` of these keys (files with either half). Raises InputError.
 
     version: counts up by one with each rotation. expires: epoch seconds after which devices accept nothing but the next
-    version.
+    version. Refused is also what could not be rotated later (room.py).
     """
     entries = [_entry(*load_public(path)) for path in keys]
     if len({entry["id"] for entry in entries}) != len(entries):
@@ -166,4 +166,5 @@ def trust_document(
     }
     if expires is not None:
         document["expires"] = expires
+    room.check_next(document)
     return document

@@ -59,7 +59,7 @@ def signatures(raw: bytes, trust: Mapping[str, Any]) -> list[Signature]:
     """Each signature of an envelope, judged against the keys of a trust file (decoded). Raises InputError."""
     text, found = split(raw)
     digest = hashlib.sha256(text).digest()
-    keys = {entry["id"]: entry for entry in trust["keys"]}
+    keys = {entry["id"].lower(): entry for entry in trust["keys"]}
     result = []
     for key, algorithm, signature in found:
         entry = keys.get(key)
@@ -131,10 +131,8 @@ def both(document: Artifact | Rotation, trust: Mapping[str, Any]) -> list[str]:
     if isinstance(document, Artifact):
         check_content(document)
     else:
-        after = json.loads(document.text)
-        sides.append(("new keys", after))
-        if after["version"] != trust.get("version", 1) + 1:
-            raise InputError(f"version: {after['version']} cannot follow {trust.get('version', 1)}")
+        document.check_follows(dict(trust))
+        sides.append(("new keys", json.loads(document.text)))
     for name, side in sides:
         judged = signatures(raw, side)
         known = device.Trust(dict(side))

@@ -70,14 +70,7 @@ class Thread(futures.Executor):
 
 
 class Jobs(devices.Service):  # type: ignore[misc]
-    """Ends the job when it is told of the scenario's step `ended`. Has several executions, one after the other."""
-
-    async def call(self, topic: str, body: Any) -> Any:
-        world = self.device.world
-        step = (body.get("statusDetails") or {}).get("step")
-        if step and step == self.device.scenario.ended and world["status"] == "IN_PROGRESS":
-            world.set(status="CANCELED", reports=world["reports"] + 1)
-        return await super().call(topic, body)
+    """Has several executions, one after the other."""
 
     def _execution(self, status: str) -> dict[str, Any]:
         return {**super()._execution(status), "queuedAt": self.device.world.facts.get("queued", 1)}
@@ -116,7 +109,6 @@ class Machine(scenarios.Scenario):  # type: ignore[misc]
     key = KEY
     restarts = True  # does the machine when the old system tells it to
     marks = True  # does RAUC mark good what the job brings
-    ended = ""  # step of the job at which the service ends it
     request = PART  # blocks that a request brings
     recorded = False  # is what happens now being recorded
     costs = COST, 1  # blocks that are fetched again after a crash; after a kill

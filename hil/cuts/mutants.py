@@ -23,7 +23,7 @@ from hil.cuts.run import ROOT, Tally, play
 
 @dataclass(frozen=True)
 class Mutant:
-    """name; file below edgeagent, or boards/…; (old, new) texts, each old once in the file; tasks "scenario kind [parts]"."""
+    """name; file below edgeagent, or boards/…; (old, new) texts, each old once in the file; tasks "scenario kind [[part/]parts]"."""
 
     name: str
     file: str
@@ -64,17 +64,21 @@ MUTANTS = (
     _m("failed-rename-ignored", "compat.py", "            raise  # else", "            pass  # else", "steps fault, config fault"),
     _m("done-rename-taken-for-failed", "compat.py", "if read_file(path, len(data)) != data:", "if True:", "update fault, config fault"),
     # trial: the state
-    _m("seal-not-checked", "ota/trial.py", "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if raw:", "update flip 3, trust flip 3"),
-    _m("seal-checks-length-only", "ota/trial.py", "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8]:", "if len(raw) > 8:", "update flip 3"),
+    _m("seal-not-checked", "ota/trial.py", " if seal(raw[8:]) == raw[:8] else", " if raw else", "update flip 3, trust flip 3"),
+    _m("seal-checks-length-only", "ota/trial.py", " if seal(raw[8:]) == raw[:8] else", " if len(raw) > 8 else", "update flip 3"),
     _m("backup-not-written", "ota/trial.py", '        write_sealed(root + "/state.bak", document)\n', "        pass\n", "update flip 9, rollback flip 9"),
     _m("backup-not-read", "ota/trial.py", _TWO, '    for name in ("/state.json",):', "update flip 9, rollback flip 9"),
+    _m("older-copy-wins", "ota/trial.py", 'if document and document.get("n", 0) > best["n"]:', "if document:", "upgrade cut"),
+    _m("full-flash-frees-nothing", "ota/trial.py", "            if full:\n", "            if False:\n", "full cut 40"),
+    _m("newer-slot-without-state", "ota/trial.py", "return min(found)[1] if found", "return max(found)[1] if found", "eraser cut 40"),
+    _m("what-was-rolled-back-runs", "ota/trial.py", """    elif slot and document["state"] != "rolled_back" and not filled""", "    elif slot and not filled", "lost cut 40"),
     _m("trial-boots-not-counted", "ota/trial.py", _COUNT, "", "hang cut 40"),
     _m("trial-boots-counted-in-memory", "ota/trial.py", "                save(root, document)\n            except OSError as error:", "                pass\n            except OSError as error:", "hang cut 40"),
     _m("uncounted-boot-runs-new", "ota/trial.py", '                counted = False\n                failed(root, "its boots cannot be counted: " + exc_text(error))', "                pass", "hang fault"),
     _m("one-boot-is-the-trial", "ota/trial.py", "MAX_BOOTS = 3", "MAX_BOOTS = 1", "update cut"),
     _m("trial-without-end", "ota/trial.py", 'document["boots"] < MAX_BOOTS', 'document["boots"] < 100', "hang cut 40"),
     _m("end-of-trial-not-stored", "ota/trial.py", '            failed(root, "interrupted: " + (", ".join(document["causes"]) or "the slot is empty"))\n', "            pass\n", "hang cut 40"),
-    _m("rollback-not-stored", "ota/trial.py", "            save(root, document)\n            break", "            break", "rollback cut 9"),
+    _m("rollback-not-stored", "ota/trial.py", "            save(root, document)\n            return True", "            return True", "rollback cut 9"),
     _m("rollback-keeps-the-pointer", "ota/trial.py", '    document["active"] = document.get("before", other(slot))\n', "", "rollback cut 9"),
     _m("rollback-without-reason", "ota/trial.py", '    document["reason"] = reason[:240]\n', "", "rollback cut 9"),
     _m("valid-when-started", "ota/trial.py", _COUNT, _COUNT + '            document["state"] = "confirmed"\n', "rollback cut 9"),
@@ -89,16 +93,21 @@ MUTANTS = (
     _m("activated-in-memory", "ota/slots.py", "        trial.save(root, document)\n\n    def writer", "        return\n\n    def writer", "update cut 9"),
     _m("state-not-begun", "ota/slots.py", '        if lost or not document["n"]:\n', "        if lost:\n", "first cut, first linux"),
     _m("slot-made-without-a-sync", "ota/slots.py", '            make_dirs(path if self.PLAIN else root + "/store")\n', '            exists(root + "/store") or __import__("os").mkdir(root + "/store")\n', "first linux, upgrade linux"),
+    _m("slot-half-wiped-and-complete", "ota/slots.py", "            self.complete(None, None, 0, False)\n            for end", "            for end", "upgrade cut 4"),
+    _m("back-to-half-a-slot", "ota/slots.py", 'if not known["complete"] or unproven or', "if unproven or", "rollback-job-half cut"),
+    _m("previous-version-not-told", "ota/slots.py", '"previous_version": previous or trial.info(root, active).get("version")', '"previous_version": None', "update cut 40"),
     # the store
     _m("store-loses-what-runs", "ota/index.py", " and not used(slot, name)", "", "shared cut 9"),
     _m("store-is-never-cleaned", "ota/index.py", "        clean(writer.slot)\n", "", "again cut 9"),
     _m("name-taken-for-complete", "ota/index.py", "if not bad and writer.matches(one, manifest.blocks + index):", "if not bad:", "many cut 9"),
+    _m("not-read-back-before-it-is-complete", "ota/index.py", "    await _read_back(writer, True, whole)\n", "", "faded cut 40"),
     _m("shared-file-written", "ota/writer.py", "                    if not flags & COMPLETE:\n", "                    if True:\n", "shared cut 9"),
+    _m("shared-file-written-after-a-restart", "ota/writer.py", "                    if not flags & COMPLETE:\n", "                    if not flags & COMPLETE or self.have[0] & 1:\n", "shared cut"),
     _m(
         "decayed-configuration-put-back",
         "ota/safety.py",
-        "if hashlib.sha256(raw[8:]).digest()[:8] == raw[:8] and words[0]",
-        "if words[0]",
+        "words = trial.unseal(read_file(root + KEPT, 9000)).split",
+        "words = (read_file(root + KEPT, 9000) or b'')[8:].split",
         "rollback-job-bad flip 16",
     ),
     _m("decayed-file-written-in-place", "ota/index.py", "            _flag(writer, number, SECOND)\n", "            pass\n", "decayed cut 9"),
@@ -110,7 +119,7 @@ MUTANTS = (
     _m("unread-index-taken-for-none", "ota/index.py", "return error.errno != _ENOENT", "return False", "rollback misread"),
     _m("unread-way-back-given-up", "ota/trial.py", '    document["active"] = document.get("before", other(slot))\n', '    document["active"] = document["before"] if filled(root, document["before"]) else None\n', "            if last:\n                raise\n", "            return False\n", "rollback read 3"),
     # safety
-    _m("escape-does-not-roll-back", "ota/safety.py", "    ended = trial.failed(root, reason) or ", "    ended = ", "rollback cut 9"),
+    _m("escape-does-not-roll-back", "ota/safety.py", "    for kind in _KINDS:\n        try:\n", "    for kind in _KINDS[:2]:\n        try:\n", "rollback cut 9"),
     # stage 0, and updates of the agent
     _m("agent-boot-not-counted", _STAGE_0, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "agent-hangs cut 40"),
     _m("agent-counted-after-the-import", _STAGE_0, 'return [state["active"]] if save(state) else rest', 'return [state["active"]]', "            run = load(slot)\n", "            run = load(slot)\n            save(state)\n", "agent-hangs cut 40"),
@@ -123,16 +132,22 @@ MUTANTS = (
     _m("given-up-agent-stays-active", _STAGE_0, '{"active": state["before"], "state"', '{"state"', "agent-hangs cut 40"),
     _m("agent-given-up-without-a-reason", _STAGE_0, ', "reason": reason[:240]}', "}", "agent-raises cut 40"),
     _m("half-an-agent-stays-loaded", _STAGE_0, "                del sys.modules[name]\n", "                pass\n", "agent-decayed cut 40"),
+    _m("failures-of-the-active-agent-only", _STAGE_0, 'slot in (state.get("active"), state.get("before"))', 'slot == state.get("active")', "agents-worn cut 40"),
+    _m("factory-agent-never-reached", _STAGE_0, "min(state.get(\"fails\", 0) // MAX_TRIES, len(rest) - 1)", 'state.get("fails", 0) >= MAX_TRIES', "agents-worn cut 40"),
+    _m("failures-outlive-going-back", "ota/slots.py", '                "fails": 0,', "                #", "agent-back cut 9"),
     _m("overwrites-the-agent-that-runs", "ota/generations.py", "        if slot != active:\n", "        if False:\n", "agent-decayed cut 9"),
+    _m("way-back-to-the-agent-that-is-overwritten", "ota/generations.py", '        if slot != active or document.get("before"):\n', "        if slot != active:\n", "agent-again cut 9"),
+    _m("agent-state-written-once", _STAGE_0, 'for name in ("state.json", "state.bak"):\n            with', 'for name in ("state.json",):\n            with', "agent-raises flip 64"),
     _m("confirms-another-agent", "ota/slots.py", 'return self.running() in (None, status["active"])', "return True", "agent fault"),
     # images of a Linux machine
     _m("image-request-not-synced", "jobs/image.py", "submit(os.fsync, self._file.fileno())", "submit(int)", "image linux"),
     _m("image-kernel-ignored", "jobs/image.py", "            have = max(have - _UNSURE, 0)\n", "            pass\n", "image linux"),
+    _m("image-kernel-noted-too-early", "jobs/image.py", "        file.truncate(have)\n        job.checkpoint(kernel=kernel)  # not", "        job.checkpoint(kernel=kernel)\n        file.truncate(have)\n        # not", "image-twice linux 5/8"),
     _m("image-installed-before-its-record", "jobs/image.py", "        part.begin(job, system, version, bundle=what, path=path)\n", '        await part.rauc.install(path, _tenths(job, "install", version))\n        part.begin(job, system, version, bundle=what, path=path)\n', "image linux"),
     _m("image-installed-before-it-is", "image.py", '            await self.rauc.install(record["path"], tick)\n', '            record["installed"] = True\n            trial.save(self.root, record)\n            await self.rauc.install(record["path"], tick)\n', "image linux"),
     _m("image-bundle-left", "jobs/image.py", 'remove_tree(part.root + "/bundle")', "pass", "image linux"),
     _m("image-settled-before-the-marks", "image.py", "        if system and system.booted == before:\n", '        if system and system.booted == before:\n            record["settled"] = True\n            trial.save(self.root, record)\n', "image-stuck linux, image-sick linux"),
-    _m("image-boot-not-counted", "image.py", '            record["boots"] += 1\n', "", "image linux"),
+    _m("image-boot-not-counted", "image.py", '        record["boots"] += 1\n', "", "image linux"),
     _m("image-confirmed-but-not-good", "image.py", '        self.rauc.mark("good", "booted")\n        trial.confirm', "        trial.confirm", "image linux"),
     _m("image-long-request-not-synced", "jobs/image.py", "if self._blocks == ranges.PART // 2:", "if False:", "image-whole linux"),
     _m("image-back-before-its-record", "jobs/image.py", "        part.begin(job, system, version, part.kept(system))\n", '        kept = part.kept(system)\n        part.rauc.mark("active", kept)\n        part.begin(job, system, version, kept)\n', "image-back linux"),
@@ -145,7 +160,8 @@ MUTANTS = (
     # firmware
     _m("firmware-boots-before-its-record", "ota/partition.py", "        trial.save(self.root, document)\n        if not self.select():", "        done = self.select()\n        trial.save(self.root, document)\n        if not done:", "firmware cut"),
     _m("firmware-valid-when-started", "ota/partition.py", "                if runs and record[4] == _PENDING:\n", "                if runs and record[4] == _PENDING:\n                    self.mark()\n", "firmware-brief cut"),
-    _m("firmware-kept-after-its-end", "ota/trial.py", '        Firmware(root).drop(document["active"])', "        Firmware", "firmware-sick cut, firmware-sick double, firmware-sick fault"),
+    _m("firmware-kept-after-its-end", "ota/trial.py", '        target.drop(document["active"])', "        target", "firmware-sick cut, firmware-sick double, firmware-sick fault"),
+    _m("firmware-not-blamed-for-a-crash", "ota/safety.py", "    for kind in _KINDS:\n        try:\n", '    for kind in ("/agent", ""):\n        try:\n', "firmware-crash cut 40"),
     _m("firmware-erases-what-runs", "ota/partition.py", "        self.other.ioctl(6, number)\n", "        self.running.ioctl(6, number)\n", "firmware cut"),
     _m("firmware-mark-not-read-back", "ota/partition.py", "        if self.selected()[1:] != (self.own, _VALID):\n", "        if problem:\n", "firmware fault"),
     _m("firmware-not-marked", "ota/partition.py", "        problem = self.mark()\n        if self.selected()[1:] != (self.own, _VALID):\n", "        problem = None\n        if problem:\n", "firmware cut 9"),
@@ -174,19 +190,27 @@ MUTANTS = (
     _m("journal-gone-before-the-report", "jobs/runner.py", '        details = record["data"]\n        status = record["status"]\n', '        self._journal.clear()\n        details = record["data"]\n        status = record["status"]\n', "steps cut, rollback cut"),
     _m("journal-gone-with-the-restart", "jobs/runner.py", '        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', '        self.runner._journal.clear()\n        self.agent.port.reset()\n        raise JobFailed("the device did not restart")', "steps cut 9"),
     _m("checkpoint-in-memory", "jobs/runner.py", '        self.runner.keep(self, "IN_PROGRESS", merged)\n', "", "steps cut 9"),
+    _m("begun-again-after-a-restart", "jobs/runner.py", "                elif not found[1]:\n", "                elif False:\n", "once cut"),
+    _m("trial-outlives-its-job", "jobs/runner.py", "                    safety.cancel(self.agent.port, record)\n", "", "ended cut"),
+    _m("ended-job-keeps-its-trial", "ota/handover.py", '            reason = "the service ended the job"\n    trial.failed(target.root, reason)\n', '            return\n    trial.failed(target.root, reason)\n', "ended cut 40"),
+    _m("trial-without-a-restart", "ota/handover.py", '        trial.failed(target.root, "no restart: %s" % error)\n', "", "stuck cut 40"),
+    _m("tries-not-counted", "ota/handover.py", '    job.checkpoint(tries=job.data.get("tries", 0) + 1)\n', "", "eraser cut 40"),
+    _m("confirmed-without-the-service", "ota/handover.py", "            accepted = False\n", "            accepted = True\n", "update cut 40"),
+    _m("refused-download-is-left", "jobs/ota.py", "        except UpdateError:\n            _tidy(root)\n            raise\n", "        except UpdateError:\n            raise\n", "faded cut 40"),
     _m("failed-journal-ignored", "jobs/journal.py", '            raise JobFailed("journal: " + exc_text(error)) from None', "            pass", "steps fault"),
     # going back by a job
-    _m("gate-not-asked", "ota/handover.py", '    await gate.wait(job, "restart", version)\n', "", "rollback-job cut 9"),
+    _m("gate-not-asked", "ota/handover.py", '    await gate.wait(job, "restart", version, expires)\n', "", "rollback-job cut 9"),
     _m("configuration-not-kept", "ota/handover.py", "            safety.keep(agent.port.slots_dir, agent.config_path, own)\n", "            pass\n", "rollback-job-bad cut 9"),
     _m("configuration-not-put-back", "ota/safety.py", '        put_back(root, status["job"])\n', "        pass\n", "rollback-job-bad cut 9"),
     _m("copy-of-the-configuration-gone-first", "ota/safety.py", "            if read_file(words[1].decode(), 8192) != words[2]:", "            remove_tree(root + KEPT)\n            if read_file(words[1].decode(), 8192) != words[2]:", "rollback-job-bad cut"),
-    _m("back-to-what-never-ran", "ota/slots.py", ' or known.get("n", 0) >= status["n"]', "", "rollback-job-lost cut 9"),
-    _m("firmware-back-whatever-is-there", "ota/partition.py", ' or await self.digest(found[0]) != status["kept"]', "", "firmware-back-lost cut 9"),
+    _m("copy-of-the-configuration-stays", "ota/safety.py", "            remove_tree(root + KEPT)\n    except", "    except", "rollback-job-bad cut 40"),
+    _m("back-to-what-never-ran", "ota/slots.py", 'known.get("n", 0) >= status["n"] or ', "", "rollback-job-lost cut 9"),
+    _m("firmware-back-whatever-is-there", "ota/partition.py", '            or await self.digest(found[0]) != status["kept"]\n', "", "firmware-back-lost cut 9"),
     _m("firmware-back-of-what-is-filled", "ota/partition.py", "kept = await self.digest(self.running)", "kept = await self.digest(self.other)", "firmware-back cut 9"),
     _m("firmware-back-without-its-level", "ota/partition.py", 'levels={self.own: document.get("levels", {}).get(self.own, 0)', "levels={self.own: 0", "firmware-back cut 9"),
     _m("firmware-back-taken-for-another", "ota/partition.py", 'self.complete(status["artifacts"].get(before)', 'self.complete(status["artifacts"].get(self.own)', "firmware-back cut 9"),
     _m("firmware-back-without-a-trial", "ota/partition.py", '        return self.version(None, self.other), self.floor', '        self.other.set_boot()\n        return self.version(None, self.other), self.floor', "firmware-back cut, firmware-back-sick cut"),
-    _m("firmware-back-kept-after-its-end", "ota/trial.py", '        Firmware(root).drop(document["active"])', "        Firmware", "firmware-back-sick cut, firmware-back-sick double 6"),
+    _m("firmware-back-kept-after-its-end", "ota/trial.py", '        target.drop(document["active"])', "        target", "firmware-back-sick cut, firmware-back-sick double 6"),
     # identity
     _m("identity-in-place", "identity.py", '("b" if record.get("folder") == self.root + "a" else "a")', '"a"', "identity cut"),
     _m("identity-record-first", "identity.py", '        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n', "", "        self._keep(record)\n\n    def state", '        self._keep(record)\n        compat.write_atomic(folder + "/cert", cert)\n        compat.write_atomic(folder + "/key", key, True)\n\n    def state', 'if self._digest(record) == record["sha256"]:', "if True:", "identity cut"),
@@ -244,8 +268,9 @@ def changed(name: str) -> Iterator[Path]:
 def tasks_of(mutant: Mutant) -> list[Task]:
     found = []
     for text in mutant.tasks:
-        scenario, kind, *parts = text.split()
-        found.append(Task(scenario, kind, 0, int(parts[0]) if parts else 1, limit=1))
+        scenario, kind, *rest = text.split()
+        part, _, parts = rest[0].rpartition("/") if rest else ("", "", "1")
+        found.append(Task(scenario, kind, int(part or 0), int(parts), limit=1))
     return found
 
 

@@ -39,15 +39,20 @@ JOBS = (
     "config",
     "trust",
     "steps",
+    "once",
     "identity",
 )
-AGENTS = ("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes")
+MISHAPS = ("ended", "faded", "eraser", "full", "lost", "stuck")
+AGENTS = (
+    *("agent", "agent-again", "agent-decayed", "agent-raises", "agent-hollow", "agent-hangs", "agent-escapes"),
+    *("agents-worn", "agent-back"),
+)
 FIRMWARE = (
-    *("firmware", "firmware-dead", "firmware-brief", "firmware-sick", "firmware-delta"),
+    *("firmware", "firmware-dead", "firmware-brief", "firmware-sick", "firmware-crash", "firmware-delta"),
     *("firmware-back", "firmware-back-sick", "firmware-back-lost"),
 )
 DELTAS = ("delta", "delta-bad")
-GOING_BACK = ("rollback-job", "rollback-job-bad", "rollback-job-lost")
+GOING_BACK = ("rollback-job", "rollback-job-bad", "rollback-job-lost", "rollback-job-half")
 QUEUES = ("outbox-life", "outbox-tight", "outbox-full")
 IMAGES = ("image", "image-dead", "image-sick", "image-foreign", "image-stuck")
 IMAGES_TWICE = ("image-twice", "image-dead-twice", "image-sick-twice")
@@ -66,10 +71,11 @@ FULL: tuple[tuple[str, tuple[str, ...], int, Iterable[int]], ...] = (
     ("flip", ("update", "trust"), 12, range(12)),
     ("flip", ("again", "agent-again"), 8, (0,)),
     ("flip", ("rollback",), 8, range(0, 8, 4)),
+    ("flip", ("agent-raises",), 64, (0,)),
     ("flip", ("firmware",), 6, range(0, 6, 2)),
     ("flip", ("firmware-back",), 16, range(0, 16, 8)),
     ("flip", ("steps", "identity"), 4, range(4)),
-    ("flip", GOING_BACK, 4, (1,)),
+    ("flip", GOING_BACK[:3], 4, (1,)),
     ("flip", ("config",), 1, (0,)),
     # Second cuts: at every operation of the recovery from every first cut; of most scenarios from some.
     ("double", ("update",), 16, range(0, 16, 4)),
@@ -85,6 +91,7 @@ FULL: tuple[tuple[str, tuple[str, ...], int, Iterable[int]], ...] = (
     ("double", GOING_BACK, 3, (1,)),
     ("cut", (*JOBS, *AGENTS, *FIRMWARE, *DELTAS, *GOING_BACK, "outbox-life"), 1, (0,)),
     ("cut", ("large",), 7, (3,)),
+    ("cut", MISHAPS, 6, (1,)),
     ("cut", ("outbox-tight", "outbox-full"), 9, (0,)),
     ("fault", (*(name for name in JOBS if name not in LONG), *GOING_BACK), 1, (0,)),
     ("fault", (*LONG, *DELTAS), 2, (0,)),
@@ -103,8 +110,8 @@ EVERY = ("config", "steps")  # short enough for all tears of a second cut
 
 
 def full() -> list[Task]:
-    """`make cuts`: every single cut of every scenario, faults of most, decay of every byte of the records, and second
-    cuts at every operation of a recovery: of the short scenarios in every way.
+    """`make cuts`: every single cut of most scenarios, faults of many, decay of every byte of the records of some, and
+    second cuts at operations of a recovery: of the short scenarios at every one and in every way.
     """
     return [
         Task(name, kind, part, parts, every=kind == "double" and name in EVERY)
@@ -119,7 +126,8 @@ def sample() -> list[Task]:
     return [
         Task("update+again+rollback+steps", "cut", 3, 9),
         Task("update+trust+steps", "double", 30, 71),
-        Task("hang+first+config+trust+identity", "cut", 3, 9),
+        Task("hang+first+config+trust+once+identity", "cut", 3, 9),
+        Task("+".join(MISHAPS), "cut", 3, 61),
         Task("+".join(AGENTS), "cut", 3, 23),
         Task("update+identity+agent", "fault", 1, 13),
         Task("update+trust+identity", "flip", 7, 173),

@@ -202,6 +202,69 @@ def test_confirmed_agent_that_raises_when_it_is_started_gives_way_after_some_res
     assert bench.board.resets == [PWRON_RESET, HARD_RESET, HARD_RESET, HARD_RESET]
 
 
+RAISES = "def run(root, cause, wait):\n    print('raises', __file__)\n    1 / 0\n"
+
+
+def test_when_two_generations_raise_when_they_are_started_the_agent_of_the_factory_runs(bench: Agents) -> None:
+    for version, running in (("2", None), ("3", "a")):
+        bench.update(shipped(trampoline=RAISES), version, running)
+        trial.confirm(str(bench.agents))
+    bench.start()
+    assert "'fails': 6" in bench.wait_under("/lib")
+    ran = [line.split("/")[3] for line in bench.lines() if line.startswith("raises")]
+    assert ran == ["b", "b", "b", "a", "a", "a"]
+    assert bench.board.resets == [PWRON_RESET] + 6 * [HARD_RESET]
+
+
+def test_when_the_agent_before_hangs_when_it_is_loaded_the_agent_of_the_factory_runs(bench: Agents) -> None:
+    bench.update(shipped(__init__=TORN), "2")
+    trial.confirm(str(bench.agents))
+    bench.update(shipped(trampoline=RAISES), "3", "a")
+    trial.confirm(str(bench.agents))
+    bench.start()
+    bench.wait_under("/lib")
+    assert bench.board.resets == [PWRON_RESET] + 3 * [HARD_RESET] + 4 * [WDT_RESET]
+
+
+def test_after_going_back_by_a_job_the_one_before_runs_and_not_the_one_that_failed(bench: Agents) -> None:
+    bench.update(shipped(), "2")
+    trial.confirm(str(bench.agents))
+    bench.update(shipped(trampoline=RAISES), "3", "a")
+    trial.confirm(str(bench.agents))
+    document = trial.status(str(bench.agents))
+    document["fails"] = 3  # of b; a runs
+    trial.save(str(bench.agents), document)
+    bench.slots.activate("2", "back/1/1", 60, "3")
+    trial.confirm(str(bench.agents))
+    bench.start()
+    bench.wait_under("/slots/agent/a")
+    assert bench.board.resets == [PWRON_RESET]
+
+
+@pytest.mark.parametrize("fails", ["3", None, [], 1.5, -1, 1 << 40], ids=str)
+def test_count_of_failures_of_another_form_runs_some_agent(bench: Agents, fails: object) -> None:
+    bench.update(shipped(), "2")
+    trial.confirm(str(bench.agents))
+    document = trial.status(str(bench.agents))
+    document["fails"] = fails
+    trial.save(str(bench.agents), document)
+    bench.start()
+    bench.wait_under("/lib")
+    assert bench.board.resets == [PWRON_RESET]
+
+
+def test_trial_of_an_agent_ends_under_an_application_that_never_starts_it(bench: Agents) -> None:
+    feeds = "    import machine, time\n    dog = machine.WDT(timeout=1000)\n    while True:\n        dog.feed()\n"
+    bench.slot("a", SHOW.replace("    while True: pass\n", feeds + "        time.sleep_ms(50)\n"))
+    bench.update(shipped(), "2")
+    document = trial.status(str(bench.agents))
+    document["deadline_s"] = 1
+    trial.save(str(bench.agents), document)
+    bench.start()
+    assert "did not end" in bench.wait_under("/lib")
+    assert bench.board.resets == [PWRON_RESET, HARD_RESET]
+
+
 def test_agent_that_confirmed_itself_and_then_raises_stays_confirmed(bench: Agents) -> None:
     late = "from edgeagent.ota import trial\ndef run(root, cause, wait):\n"
     late += "    trial.confirm('/slots/agent')\n    print(trial.status('/slots/agent'))\n    1 / 0\n"

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_device_writes_exactly_the_files_that_were_built(source: Path, key: Path
     slot = tmp_path / "slots" / "a"
     (tmp_path / "slots" / "store").mkdir(parents=True)
     writer = Writer(str(slot), manifest, artifact.blocks)
-    assert asyncio.run(writer.resume()) == 0
+    asyncio.run(writer.resume())
     for number in range(manifest.blocks):
         writer.block(number, artifact.payload[number * 4096 : (number + 1) * 4096])
     asyncio.run(writer.finish())
@@ -245,6 +246,7 @@ class FakeAws:
         self.puts = 0
         self.fails_at = -1
         self.streams: dict[str, list[dict[str, Any]]] = {}
+        self.meta = SimpleNamespace(region_name="eu-central-1")
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
         self.puts += 1
@@ -272,6 +274,23 @@ def test_publishing_stores_three_objects_and_a_stream_over_them(source: Path, ke
     assert [f["fileId"] for f in files] == [0, 1, 2]
     assert document["operation"] == "ota"
     assert document["artifact"] == {"envelope": len(parts[0]), "blocks": len(parts[1]), "payload": len(parts[2])}
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-central-1", "s3.eu-central-1.amazonaws.com"),
+        ("us-gov-west-1", "s3.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", "s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_https_urls_have_the_host_of_the_region(source: Path, key: Path, region: str, host: str) -> None:
+    aws = FakeAws()
+    aws.meta = SimpleNamespace(region_name=region)
+    document = publish.publish(sign.sign(made(source), key), aws, aws, bucket="b", https=True)
+    for part in ("envelope", "blocks", "payload"):
+        url = f"https://{host}/b/{document['stream']}/{part}"
+        assert document["urls"][part] == f"${{aws:iot:s3-presigned-url:{url}}}"
 
 
 def test_publishing_twice_is_the_same_as_once(source: Path, key: Path) -> None:

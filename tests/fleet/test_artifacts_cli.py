@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeagent import __version__
+from edgeagent.errors import UpdateError
+from edgeagent.ota import verify
 from edgefleet import devices
 from edgefleet.artifacts.build import Artifact
 from edgefleet.artifacts.rotation import Rotation
@@ -159,6 +161,59 @@ def test_what_a_stranger_wrote_cannot_steer_the_terminal(folder: Path, capsys: p
     capsys.readouterr()
     assert artifact("inspect", "out") == 2
     assert "\\x1b[2J" in capsys.readouterr().err
+
+
+def test_what_a_stranger_wrote_cannot_pass_for_lines_of_ours(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact("keygen", "release.pem")
+    artifact("trust", "release.pem", "--out", "trust.json")
+    evil = "1\nSIGNED BY\u2028valid\r\t"
+    rewrite(folder, name=evil, version=evil, boards=[evil], requires={evil: evil})
+    artifact("sign", "out", "--key", "release.pem")
+    for command in (("inspect", "out"), ("verify", "out", "--trust", "trust.json")):
+        capsys.readouterr()
+        assert artifact(*command) == 0
+        shown = capsys.readouterr().out
+        assert "1\\nSIGNED BY\\u2028valid\\r\\t" in shown
+        assert not [line for line in shown.splitlines() if line.startswith("SIGNED BY\u2028") or "\t" in line]
+    shown = said(capsys, "sign", "out", "--key", "release.pem")
+    assert len(shown.splitlines()) == 2
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert artifact(*arguments) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "v2", "2.0.0-rc1", "2"])
+def test_versions_that_have_an_order_are_built_without_a_word(
+    folder: Path, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    assert build("--version", version) == 0
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["nightly", "2.x", "a1b2c3d"])
+def test_a_version_that_devices_cannot_order_is_built_with_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    assert build("--version", version) == 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"--version {version}: devices cannot tell" in line
+    assert Artifact.read(folder / "out").version == version
+
+
+def test_an_artifact_may_require_what_the_device_configuration_says(folder: Path) -> None:
+    """One key for several products: each device takes those of its own."""
+    assert build("--require", "product=pump", "--runtime", "any") == 0
+    info = Artifact.read(folder / "out").info
+    for configured, good in (({"product": "pump"}, True), ({"product": "valve"}, False), ({}, False)):
+        facts = {**configured, "board": "ESP32_GENERIC", "runtime": "micropython 1.29.0", "agent": __version__}
+        if good:
+            verify.check(info, facts, None, 0)
+        else:
+            with pytest.raises(UpdateError, match="requires: product pump"):
+                verify.check(info, facts, None, 0)
 
 
 def test_publishing_without_a_site_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

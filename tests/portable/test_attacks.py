@@ -186,6 +186,23 @@ class Rollback(Case):
         self.boot("1.5.0")
         self.refused("security-version", execution=3)
 
+    def test_an_expired_permission_on_a_device_that_does_not_know_the_time(self):
+        saved = clock.now
+        later = saved() + 600
+        clock.now = lambda: 946684900
+        try:
+            for level, code in ((1, "downgrade"), (0, "security-version")):
+                self.trust(trust(floor=1))
+                old = Artifact(FILES, version="0.5.0", security_version=level, downgrade=["1.0.0"], expires=later)
+                self.serve(*old.parts())
+                self.stopped(code)
+        finally:
+            clock.now = saved
+
+    def test_a_release_candidate_after_its_release(self):
+        self.serve(*Artifact(FILES, version="1.0.0-rc1").parts())
+        self.stopped("downgrade")
+
 
 class Freeze(Case):
     def test_an_artifact_that_was_kept_back_until_it_expired(self):
@@ -307,6 +324,21 @@ class WrongImage(Case):
         self.serve(*Artifact(FILES, boards=["TEST@2-"]).parts())
         self.agent.config.device_configuration = {"hardware": "2"}
         self.reset(document=self.document, execution=2)
+
+    def test_a_device_whose_hardware_revision_is_no_number(self):
+        for hardware in (None, "B", [2], {}):
+            self.serve(*Artifact(FILES, boards=["TEST@2-"]).parts())
+            self.agent.config.device_configuration = {"hardware": hardware}
+            self.stopped("board")
+
+    def test_an_artifact_for_another_product(self):
+        for execution, (product, good) in enumerate((("pump", False), (None, False), ("lock", True))):
+            self.serve(*Artifact(FILES, requires={"product": "lock"}).parts())
+            self.agent.config.device_configuration = {"product": product} if product else {}
+            if good:
+                self.reset(document=self.document, execution=execution)
+            else:
+                self.stopped("requires", execution=execution)
 
     def test_an_artifact_for_another_runtime(self):
         self.serve(*Artifact(FILES, runtime="cpython" if RUNTIME == "micropython" else "micropython").parts())

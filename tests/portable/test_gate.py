@@ -123,6 +123,26 @@ class Gate(unittest.TestCase):
         self.wait()
         self.assertEqual(self.job.reports[0][1]["reason"], "application: ValueError: no idea")
 
+    def test_a_reason_need_not_be_text(self):
+        for why, said in ((None, "None"), (3, "3"), ((1, 2), "(1, 2)")):
+            self.hook("may_update", [(False, why)])
+            self.refused("application: " + said)
+        self.hook("battery", [("?", None)])
+        self.refused("battery: None", battery=30)
+
+    def test_an_artifact_that_expires_meanwhile_ends_the_wait(self):
+        now = [MONDAY]
+        clock.now = lambda: now[0]
+
+        def may_update(stage):
+            now[0] += HOUR
+            return now[0] > MONDAY + 5 * HOUR
+
+        self.agent.hooks["may_update"] = may_update
+        with self.assertRaises(UpdateError) as caught:
+            asyncio.run(gate.wait(self.job, "restart", "2.0.0", MONDAY + 3 * HOUR))
+        self.assertEqual((caught.exception.code, now[0]), ("expired", MONDAY + 4 * HOUR))
+
     def test_an_async_answer_counts(self):
         async def may_update(stage):
             return False, stage

@@ -162,6 +162,25 @@ class Requests(unittest.TestCase):
             self.ask([b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"])
 
 
+class Putting(unittest.TestCase):
+    def test_refusal_that_is_no_text_is_told_as_far_as_it_is(self):
+        class Agent:
+            port = Port(
+                [b"HTTP/1.1 403 No\r\n\r\n<Code>Ac\xff\x00cess</Code><Message>" + b"\xc3\xa4" * 80 + b"</Message>"]
+            )
+            client = port
+            pause = 0
+
+            class config:
+                https_ca, ca = None, "ca.der"
+
+        async def close():
+            pass
+
+        Agent.port.close = close
+        self.assertEqual(asyncio.run(https.put(Agent, URL, io.BytesIO(b"x"), 1)), "HTTP 403 Access ")
+
+
 class Urls(unittest.TestCase):
     def test_parts(self):
         self.assertEqual(https.split("https://a.b/c?d=e/f"), ("a.b", "a.b", 443, "/c?d=e/f"))

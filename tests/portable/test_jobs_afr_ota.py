@@ -9,12 +9,13 @@ import unittest
 from edgeagent import compat
 from edgeagent.errors import JobRejected, UpdateError
 from edgeagent.jobs import afr_ota
-from edgeagent.ota import trial
+from edgeagent.ota import gate, trial
 from tests.portable.ota_support import BLOCK, KEY, Artifact, Key, pattern, sha, slot_contents, trust
 from tests.portable.ota_world import Job, Reset, Service
 from tests.portable.signers import RsaKey
 from tests.portable.test_ota_handler import Case
 from tests.portable.test_ranges import URL, Server
+from tests.portable.test_trust import rotation
 
 FILES = [("app.py", b"VERSION = 2"), ("data.bin", pattern(3 * BLOCK + 77))]
 
@@ -118,12 +119,12 @@ class Update(Case):
 
     def test_after_a_restart_only_what_is_missing_is_fetched(self):
         job = Job(self.agent, document(self.artifact))
-        asyncio.run(self.service.until(6, afr_ota.run(job)))
+        asyncio.run(self.service.until(5, afr_ota.run(job)))
         self.boot("1.0.0", "power-on")
         self.reset()
         self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
         self.assertGreater(max([request["o"] for request in self.service.requests]), 1)
-        self.assertLess(self.service.sent, 3 + 4)
+        self.assertLess(self.service.sent, 4)
 
     def test_a_code_signing_signature_of_another_key_is_refused_before_the_version_may_run(self):
         self.assertIn("code signing", self.refused("signature", document=document(self.artifact, Key(77))))
@@ -148,6 +149,56 @@ class Update(Case):
             with self.assertRaises((UpdateError, JobRejected)):
                 self.run_job(document=document(self.artifact, file={"filesize": len(data)}))
         self.untouched()
+
+    def test_the_json_is_not_looked_at_before_the_signatures_hold(self):
+        text = b'{"payload":' + b"[" * 3800
+        raw = b"EAM1" + len(text).to_bytes(2, "big") + text + b"\0" + bytes(9000)
+        self.service.files = [raw]
+        self.refused("signature", document=document(self.artifact, file={"filesize": len(raw)}))
+        self.untouched()
+
+    def test_what_may_stand_beside_it_counts(self):
+        for name, value in (
+            ("window", {"from": "00:00", "to": "00:00", "days": "Xyz"}),
+            ("battery", 101),
+            ("wait", -1),
+            ("rate", "1"),
+            ("form", "xml"),
+            ("trust", 7),
+        ):
+            made = document(self.artifact)
+            made[name] = value
+            with self.assertRaises(JobRejected) as caught:
+                self.run_job(document=made)
+            self.assertIn("envelopes" if name == "trust" else name, str(caught.exception))
+        self.untouched()
+        made = document(self.artifact)
+        made.update({"battery": 30, "wait": 0})
+        self.assertIn("battery", self.refused("gate", document=made))
+        made = document(self.artifact)
+        made["form"] = "json"
+        self.reset(document=made)
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
+
+    def test_keys_that_come_with_it_are_in_force_before_it_is_looked_at(self):
+        new = Key(77)
+        self.artifact.seal((new,))
+        self.boot("1.0.0")
+        made = document(self.artifact, new)
+        made["trust"] = [rotation((new,), 1, 2, (KEY, new))]
+        self.reset(document=made)
+        self.assertEqual(slot_contents(self.root + "/b"), dict(FILES))
+
+    def test_while_a_gate_is_closed_nothing_is_called_ready(self):
+        answers = [False, True]
+        self.agent.hooks["may_update"] = lambda stage: answers.pop(0) if answers else True
+        saved, gate._POLL_S = gate._POLL_S, 0.001
+        try:
+            self.reset()
+        finally:
+            gate._POLL_S = saved
+        wanted = {"step": "waiting", "version": "2.0.0", "reason": "application: returned False"}
+        self.assertEqual(self.reports[0][1], wanted)
 
     def test_a_wrong_file_size_is_refused(self):
         for change in (-1, 1, 4096):

@@ -201,6 +201,7 @@ class Trusting(Case):
             ({"public": 5}, "public"),
             ({"id": hexed(Key(9).id)}, "id"),
             ({"id": None}, "id"),
+            ({"expires": 1}, "expires"),
         ):
             document = trust()
             document["keys"][0].update(change)
@@ -408,6 +409,22 @@ class Rules(Case):
     def test_versions_without_an_order_are_not_older(self):
         for running in ("nightly", "2.0.0-rc2", "2", "2.0"):
             self.check(running=running)
+
+    def test_what_has_a_dash_is_before_the_version_without(self):
+        for one, two, wanted in (
+            ("2.0.0-rc1", "2.0.0", True),
+            ("2.0.0", "2.0.0-rc1", False),
+            ("v2-preview.3", "2.0", True),
+            ("2.0.0-rc1", "1.9.9", False),
+            ("1.9.9", "2.0.0-rc1", True),
+            ("2.0.0-rc2", "2.0.0-rc1", False),  # no order
+            ("2.0.0-rc1", "2.0.0-rc2", False),
+            ("2.0.0+a-1", "2.0.0", False),
+            ("2.0.0+9", "2.0.0+2", False),
+            ("2026-01-02", "2026-11-24", False),
+            ("a1b2c3d", "2.0.0", None),
+        ):
+            self.assertEqual(verify.before(one, two), wanted, (one, two))
 
     def test_permission_covers_a_lower_security_version_too(self):
         later = clock.now() + 60

@@ -5,11 +5,11 @@ import asyncio
 import json
 import unittest
 
-from edgeagent import compat, log
+from edgeagent import clock, compat, log
 from edgeagent.errors import JobFailed, JobRejected
 from edgeagent.jobs import ota
 from edgeagent.limits import LIMITS
-from edgeagent.ota import admit, guard, trial
+from edgeagent.ota import admit, gate, guard, trial
 from edgeagent.ota.transfer import Fetcher
 from tests.portable.ota_support import (
     BLOCK,
@@ -363,6 +363,41 @@ class Refusals(Case):
         finally:
             Slots.free = saved
         self.untouched()
+
+    def test_what_a_cancelled_job_has_left_of_a_patch_makes_room(self):
+        from edgeagent.ota.slots import Slots
+
+        patch = self.root + ota.PATCH
+        compat.write_atomic(patch, bytes(30000))
+        saved = Slots.free
+        Slots.free = lambda self: 30000 if compat.exists(patch) else 60000
+        try:
+            self.reset()
+        finally:
+            Slots.free = saved
+
+    def test_artifact_that_expires_while_a_gate_is_closed(self):
+        self.saved_clock = clock.now, gate._POLL_S
+        gate._POLL_S = 0.001
+        for execution, stage in enumerate(("download", "restart")):
+            now = [1790000000]
+            clock.now = lambda now=now: now[0]
+            self.artifact = Artifact(FILES, expires=1790000060)
+            self.boot("1.0.0")
+
+            def may_update(asked, now=now, stage=stage):
+                late = now[0] > 1790000000
+                now[0] += 86400 * (asked == stage)
+                return late or asked != stage
+
+            self.agent.hooks["may_update"] = may_update
+            try:
+                self.refused("expired", execution=execution)
+            finally:
+                clock.now = self.saved_clock[0]
+            self.assertEqual(2 in [request["f"] for request in self.service.requests], stage == "restart")
+            self.untouched()
+        gate._POLL_S = self.saved_clock[1]
 
     def test_another_update_during_a_trial(self):
         self.reset()

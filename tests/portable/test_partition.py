@@ -27,7 +27,8 @@ TABLE = (
     ("ota_1", esp.APP, esp.OTA_0 + 1, 0x20000, 0x10000),
 )
 FACTORY = (("factory", esp.APP, esp.FACTORY, 0x30000, 0x10000),)
-PLACES = {"ota_0": 0x10000, "ota_1": 0x20000, "factory": 0x30000}
+THIRD = (("ota_2", esp.APP, esp.OTA_0 + 2, 0x30000, 0x10000),)
+PLACES = {"ota_0": 0x10000, "ota_1": 0x20000, "ota_2": 0x30000, "factory": 0x30000}
 
 
 def sha(data):
@@ -560,12 +561,44 @@ class TestKept(Case):
         self.assertEqual(self.code(self.kept), "busy")
 
     def test_of_three_partitions_it_is_the_one_that_was_left_and_not_the_next_one(self):
-        self.chip((), TABLE + (("ota_2", esp.APP, esp.OTA_0 + 2, 0x30000, 0x10000),))
+        self.chip((), TABLE + THIRD)
         self.update(NEW, "a1")
         self.assertEqual(self.kept(), ("v1", 0))
         self.back()
         self.assertEqual(self.one.running[0], "ota_0")
         self.assertEqual(self.kept(), ("v2", 3))
+
+    def test_of_three_partitions_an_interrupted_rollback_is_tried_again_with_the_same_image(self):
+        self.chip([esp.record(1, esp.VALID)], TABLE + THIRD, ota_0=OLD, ota_2=app_image("v0", "well", 3000))
+        self.update(NEW, "a1")
+        target = self.target()
+        asyncio.run(target.kept())
+        asyncio.run(target.activate("v1", "back/1", 60, "v2"))
+        self.assertEqual(self.restart().running[0], "ota_0")
+        self.assertEqual(self.restart().running[0], "ota_1")  # power was lost
+        target = self.target()
+        self.assertFalse(target.runs(trial.status(target.root)))
+        self.assertEqual((self.port.resets, self.restart().running[0]), (1, "ota_0"))
+        target = self.target()
+        self.assertTrue(target.runs(trial.status(target.root)))
+
+    def test_an_image_of_the_factory_is_refused_as_no_record_is_for_its_trial(self):
+        self.chip((), TABLE + FACTORY, factory=OLD)
+        self.update(NEW, "a1")
+        self.assertEqual(self.one.running[0], "ota_0")
+        self.assertEqual(self.code(self.kept), "slot")
+        self.assertEqual(self.restart().running[0], "ota_0")
+
+    def test_what_runs_is_booted_again_if_otadata_is_not_as_it_has_to_be(self):
+        self.chip((), TABLE + FACTORY, factory=OLD)
+        self.update(NEW, "a1")
+        target = self.target()
+        target.turn(self.one.Partition.find(0, 0)[0])
+        target.complete(None, "v1", 0)
+        self.assertEqual(self.code(target.activate, "v1", "back/1", 60), "partition")
+        self.assertEqual(trial.status(target.root)["state"], "rolled_back")
+        one = self.restart()
+        self.assertEqual((one.running[0], self.target().selected()[1:]), ("ota_0", ("ota_0", esp.VALID)))
 
 
 class TestDelta(Case):

@@ -275,11 +275,68 @@ class Ranges(unittest.TestCase):
         finally:
             ranges.asyncio.sleep, ranges.clock = saved
 
-    def test_silent_death_of_the_server_ends_it_in_bounded_time(self):
-        self.server.answers = [b""] * 20
+    def waits(self, answer):
+        """Seconds between the tries that an answer gets, always the same."""
+        self.server.requests = []
+        self.server.answers = [answer] * 20
         self.in_other_time(self.refused, "transfer")
         self.assertEqual(len(self.server.requests), 7)
-        self.assertTrue(sum(self.slept) < 60)
+        return [seconds for seconds in self.slept if seconds]
+
+    def test_silent_death_of_the_server_ends_it_in_bounded_time(self):
+        self.assertTrue(sum(self.waits(b"")) < 300)
+
+    def test_busy_server_is_waited_for_for_minutes_with_growing_waits(self):
+        for status in ("429 Too Many Requests", "503 Slow Down"):
+            waits = self.waits(("HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status).encode())
+            self.assertEqual(len(waits), 6)
+            for n in range(6):
+                self.assertTrue(2 << n <= waits[n] <= 4 << n, str(waits))
+
+    def test_devices_that_were_refused_together_do_not_come_back_together(self):
+        answer = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+        self.assertEqual(len({sum(self.waits(answer)) for _ in range(4)}), 4)
+
+    def test_wait_that_the_server_asks_for_is_kept_within_reason(self):
+        for asked, least, most in (("200", 200, 200), ("999999", 300, 300), ("-1", 2, 4), ("Wed, 21 Oct 2026", 2, 4)):
+            answer = "HTTP/1.1 503 Slow Down\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n" % asked
+            first = self.waits(answer.encode())[0]
+            self.assertTrue(least <= first <= most, "%s: %r" % (asked, first))
+
+    def test_wait_that_a_server_asked_for_is_for_once(self):
+        self.server.answers = [b"HTTP/1.1 503 Slow Down\r\nRetry-After: 90\r\nContent-Length: 0\r\n\r\n", b""]
+        self.in_other_time(self.fetch)
+        first, second = [seconds for seconds in self.slept if seconds]
+        self.assertTrue(first == 90 and second < 10)
+
+    def test_of_a_whole_object_the_rest_that_nobody_wants_is_not_read(self):
+        self.server.ranges = False
+        self.server.data = self.data + bytes(50 * BLOCK)
+        have = bytearray(3)
+        have[1] = have[2] = 255  # all but the first eight blocks
+        self.fetch(have=have)
+        self.assertEqual((self.got, len(self.server.requests)), (list(range(8)), 1))
+        self.assertTrue(self.server.sent < 11 * BLOCK)
+        self.server.sent = 0
+        self.fetch()
+        self.assertEqual(self.got, list(range(21)))
+        self.assertTrue(self.server.sent < 24 * BLOCK)
+
+    def test_tag_that_would_be_another_header_is_not_sent_back(self):
+        for tag in ('"x"\nX-Evil: 1', '"x\ty"', '"\xe9"', '"x\x7f"', 'W/"x"'):
+            self.server.requests = []
+            self.server.etag = tag
+            self.fetch()
+            self.assertEqual(self.got, list(range(21)))
+            self.assertEqual([headers.get("if-range") for _, headers in self.server.requests], [None, None])
+
+    def test_answers_that_are_no_text_have_a_code_all_the_same(self):
+        bad = b"HTTP/1.1 302 Found\r\nLocation: https://x/\xff\xfe\r\nContent-Length: 0\r\n\r\n"
+        self.server.answers = [bad] * 20
+        self.in_other_time(self.refused, "transfer", "HTTP 302")
+        bad = b"HTTP/1.1 404 Not Found\r\n\r\n<Code>No\xff\n\x1bSuch\xc3\xa4Key</Code>"
+        self.server.answers = [bad]
+        self.refused("transfer", "HTTP 404 NoSuchKey")
 
     def test_body_that_trickles_ends_it_in_bounded_time(self):
         self.server.piece, self.server.pause_ms = 1, 1
@@ -287,7 +344,7 @@ class Ranges(unittest.TestCase):
         self.in_other_time(self.refused, "transfer", "too slow")
         self.assertEqual(self.got, [])
         self.assertEqual(len(self.server.requests), 7)
-        self.assertTrue(self.server.time < 7 * 140000)
+        self.assertTrue(self.server.time < 7 * 180000)
 
     def slowly(self, head):
         """From now on a byte every 18 s."""
@@ -368,12 +425,14 @@ class Expiry(unittest.TestCase):
         self.left = 2
         return "https://objects.example/bucket/key?X-Amz-Signature=Secret%d" % self.signed
 
+    refusal = "403 Forbidden\r\n\r\n<Code>AccessDenied</Code><Message>Request has expired</Message>"
+
     def judge(self, head):
         path = self.server.requests[-1][0]
         if path == "/bucket/key?X-Amz-Signature=Secret%d" % self.signed and self.left:
             self.left -= 1
             return head
-        return "HTTP/1.1 403 Forbidden\r\n\r\n<Code>AccessDenied</Code><Message>Request has expired</Message>"
+        return "HTTP/1.1 " + self.refusal
 
     def fetch(self, url=URL):
         async def scenario():
@@ -401,6 +460,16 @@ class Expiry(unittest.TestCase):
         self.fetch()
         self.assertEqual(self.got, list(range(21)))
         self.assertEqual(self.signed, 3)  # for six requests
+
+    def test_session_of_the_signer_may_expire_too(self):
+        self.refusal = "400 Bad Request\r\n\r\n<Code>ExpiredToken</Code>"
+        self.fetch()
+        self.assertEqual((self.got, self.signed), (list(range(21)), 3))
+
+    def test_other_bad_requests_are_not_asked_about(self):
+        self.refusal = "400 Bad Request\r\n\r\n<Code>InvalidArgument</Code>"
+        self.assertIn("HTTP 400 InvalidArgument", refusal(self, "transfer", self.fetch))
+        self.assertEqual(self.requests.asked, [])
 
     def test_new_one_that_is_refused_too_ends_it(self):
         self.requests.sign = lambda: "https://objects.example/bucket/key?X-Amz-Signature=Secret-that-is-wrong"

@@ -2,6 +2,7 @@
 """Blocks over MQTT streams, and verified blocks into files."""
 
 import asyncio
+import binascii
 import json
 import os
 import unittest
@@ -152,6 +153,36 @@ class Fetching(Case):
         self.service.mute = True
         self.assertIn("block 0", self.refused("transfer"))
         self.assertEqual(len(self.service.requests), 7)
+
+    def test_blocks_that_nobody_asked_for_do_not_keep_it_waiting(self):
+        for again in (0, 1 << 20):  # one that is there; one behind the end
+
+            def withhold(body, again=again):
+                if body["i"] != 9:
+                    return [body]
+                body["i"] = again
+                self.flood = self.flood or asyncio.create_task(self.repeat(body))
+                return []
+
+            self.got = []
+            self.flood = None
+            self.service.requests = []
+            self.service.wrap = withhold
+            start = clock.ticks()
+            self.assertIn("block 9", self.refused("transfer"))
+            self.assertTrue(clock.elapsed_ms(start) < 3000)
+            self.assertEqual(len(self.got), 10)
+            self.assertTrue(len(self.service.requests) < 20)
+
+    async def repeat(self, body):
+        """Send a block again and again, more often than any wait is long, for longer than the fetch may take."""
+        body["p"] = DATA[:BLOCK] if self.form == "cbor" else binascii.b2a_base64(DATA[:BLOCK]).decode().strip()
+        message = cbor(body) if self.form == "cbor" else json.dumps(body).encode()
+        for _ in range(400):
+            await asyncio.sleep(0.01)
+            if not self.fetcher._sink:
+                return
+            self.service.deliver("$aws/things/thing/streams/s1/data/" + self.form, message)
 
     def test_service_that_falls_silent_in_the_middle_ends_the_fetch(self):
         self.service.limit = 3
@@ -444,6 +475,60 @@ class Refusing(Case):
         self.fetch()
         self.assertEqual(self.whole(), DATA)
 
+    def test_every_kind_of_passing_error_is_tried_again(self):
+        for code in (
+            "InternalException",
+            "InternalFailureException",
+            "Throttled",
+            "ThrottlingException",
+            "RequestThrottled",
+            "LimitExceededException",
+            "ServiceUnavailable",
+            "TooManyRequestsException",
+        ):
+            self.got = []
+            self.service.reject = {"o": code, "m": "slow down"}
+            self.service.reject_once = True
+            self.fetch()
+            self.assertEqual(self.whole(), DATA)
+
+    def test_errors_that_stay_end_it_after_one_request(self):
+        for code in ("BlockCountLimitExceeded", "Unauthorized", "OffsetOutOfBounds", "ETagMismatch", "", None, 7):
+            self.service.requests = []
+            self.service.reject = {"o": code, "m": "no"}
+            self.refused("stream")
+            self.assertEqual(len(self.service.requests), 1)
+
+    def throttled(self):
+        """Seconds of the waits of a fetch that is refused to the end, and its reason."""
+        waits = []
+        saved = asyncio.sleep
+
+        async def sleep(seconds):
+            if seconds:
+                waits.append(seconds / transfer.Fetcher.POLL_S)
+            await saved(0)
+
+        self.service.requests = []
+        self.service.reject = {"o": "ThrottlingException", "m": "slow down"}
+        asyncio.sleep = sleep
+        try:
+            reason = self.refused("transfer")
+        finally:
+            asyncio.sleep = saved
+        return waits, reason
+
+    def test_throttling_is_waited_out_for_minutes_with_growing_waits(self):
+        waits, reason = self.throttled()
+        self.assertEqual(len(self.service.requests), 7)
+        self.assertIn("block 0: ThrottlingException: slow down", reason)
+        self.assertEqual(len(waits), 6)
+        for n in range(6):
+            self.assertTrue(4 << n <= waits[n] <= (8 << n) + n, str(waits))
+
+    def test_devices_that_were_refused_together_do_not_come_back_together(self):
+        self.assertEqual(len({sum(self.throttled()[0]) for _ in range(4)}), 4)
+
     def test_subscription_that_the_policy_forbids(self):
         self.service.deny = Refused("SUBACK_128", "subscription refused: x")
         self.assertIn("SUBACK_128", self.refused("stream"))
@@ -556,7 +641,10 @@ class Writing(unittest.TestCase):
             writer.block(number, self.payload[number * BLOCK : (number + 1) * BLOCK])
 
     def complete(self, writer):
-        first = asyncio.run(writer.resume())
+        asyncio.run(writer.resume())
+        first = 0
+        while first < self.manifest.blocks and writer.have[first >> 3] >> (first & 7) & 1:
+            first += 1
         self.feed(writer, first)
         asyncio.run(writer.finish())
         self.assertEqual(slot_contents(self.slot), dict(self.files))
@@ -607,7 +695,7 @@ class Writing(unittest.TestCase):
             writer.block(number, self.payload[number * BLOCK : (number + 1) * BLOCK])
         writer.close()
         writer = self.writer()
-        self.assertEqual(asyncio.run(writer.resume()), 0)
+        asyncio.run(writer.resume())
         self.assertEqual([n for n in range(24) if writer.have[n >> 3] >> (n & 7) & 1], [1, 2, 5, 22])
 
     def test_hash_list_may_be_a_file(self):

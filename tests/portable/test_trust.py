@@ -161,6 +161,10 @@ class Refused(Case):
     def test_an_expired_document(self):
         self.refused("trust-expired", rotation(expires=clock.now() - 60))
 
+    def test_the_json_is_not_looked_at_before_the_signatures_hold(self):
+        for text in (b"{", b'{"keys":' + b"[" * 3800):
+            self.refused("signature", binascii.b2a_base64(envelope(text, (Key(21),))).decode())
+
     def test_a_changed_document(self):
         raw = binascii.a2b_base64(rotation())
         at = raw.find(b'"threshold": 2')

@@ -2,12 +2,15 @@
 """A configuration that cannot work is said at once, naming the member of agent.json, not retried for ever.
 
 An application may write to agent.json, and without it there is no way back to the version before. So a copy of the last
-one that was good is kept beside it, `agent.json.good`, where it is found without it.
+one that was good is kept beside it, `agent.json.good`, where it is found without it. Where there is such a copy nobody
+may be at hand to mend anything: the agent then waits, since what failed may be a disk that is full, or not there yet.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
+import time
 
 from edgeagent import compat, config, log
 from edgeagent.config import Config
@@ -18,11 +21,27 @@ from edgeagent.ports.linux import LinuxPort
 from edgeagent.transports import settings
 
 _LIMIT = 8192  # bytes; a larger one cannot be loaded
+AGAIN_S = 30.0
 
 
 def load(path: str) -> Config:
+    """As `attempt`, again and again where agent.json has been good before. All paths in it are absolute: an application
+    may change its working folder. Raises ConfigError where it has never been good.
+    """
+    path = os.path.abspath(path)
+    while True:
+        try:
+            return attempt(path)
+        except ConfigError as error:
+            if not os.path.exists(path + ".good"):
+                raise
+            log.error("launcher", "tried again in %d s: %s", int(AGAIN_S), error)
+        time.sleep(AGAIN_S)
+
+
+def attempt(path: str) -> Config:
     """Load agent.json and `check` it. If that fails, and the one of the last good start works, put this one back; what
-    was wrong is then in `path`.wrong. Raises ConfigError.
+    was wrong is then in `path`.wrong, if there is room. Raises ConfigError.
     """
     try:
         found = _load(path)
@@ -32,14 +51,25 @@ def load(path: str) -> Config:
             raise
         try:
             found = _load(path + ".good")
-            if wrong is not None:
-                compat.write_atomic(path + ".wrong", wrong, private=True)
-            compat.write_atomic(path, good)
+            _put_back(path, good, wrong, LinuxPort(found).slots_dir)
         except (ConfigError, OSError):
             raise error from None
         log.error("launcher", "%s; the one of the last start is put back", error)
     _keep(path, found)
     return found
+
+
+def _put_back(path: str, good: bytes, wrong: bytes | None, root: str) -> None:
+    try:
+        if wrong is not None:
+            compat.write_atomic(path + ".wrong", wrong, private=True)
+        compat.write_atomic(path, good)
+    except OSError as error:
+        trial.failed(root, "agent.json is spoilt: " + compat.exc_text(error))  # it would do it again, without a copy
+        for name in (path + ".new", path + ".wrong.new"):
+            compat.remove_tree(name)
+        os.replace(path + ".good", path)  # needs no room on a full disk; the next start that has some keeps a copy
+        compat.sync_dir(os.path.dirname(path))
 
 
 def _load(path: str) -> Config:

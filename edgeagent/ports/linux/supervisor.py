@@ -3,12 +3,13 @@
 
     child ends with         what happens
     75 (restart)            started again at once; with back-off if it lived less than 5 s
-    78 (config is wrong)    the supervisor ends with the same status
     anything else, signal   started again with back-off, 1 s doubling to 60 s; a child that lived 60 s starts it anew
+78 (the configuration is wrong) is no exception: a version on trial can end with it, too. Whoever starts the supervisor
+checks the configuration before.
 The child's watchdog is a pipe, EDGEAGENT_WATCHDOG_FD: from the first byte on, which the launcher sends before it loads
-the application, it has to feed within `watchdog_s` seconds, else it is killed and started again. SIGTERM and SIGINT are
-passed on; a child that ignores them for 10 s is killed. If the supervisor itself is killed, the kernel kills the child
-(PR_SET_PDEATHSIG).
+the application, it has to feed within `watchdog_s` seconds, else it is killed and started again. SIGTERM, SIGINT and
+SIGHUP are passed on as SIGTERM; a child that does not end within 10 s is killed. If the supervisor itself is
+killed, the kernel kills the child (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from collections.abc import Sequence
 from types import FrameType
 
 from edgeagent import log
-from edgeagent.ports.linux import EXIT_CONFIG, EXIT_RESTART
+from edgeagent.ports.linux import EXIT_RESTART
+from edgeagent.ports.linux.launcher import STOPS
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _POLL_S = 0.2
-_GRACE_S = 10.0
+GRACE_S = 10.0
 _STABLE_S = 60.0
 _HASTY_S = 5.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Supervisor:
@@ -42,7 +43,7 @@ class Supervisor:
         command: Sequence[str],
         watchdog_s: float = 120.0,
         backoff_s: tuple[float, float] = (1.0, 60.0),
-        grace_s: float = _GRACE_S,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._command = list(command)
         self._watchdog_s = watchdog_s
@@ -53,16 +54,15 @@ class Supervisor:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """Until the child ends for good or a signal ends both; the exit status. Call it on the main thread."""
-        previous = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        """Until a signal ends both; the exit status. Call it on the main thread."""
+        heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+        previous = {number: signal.signal(number, self._signalled) for number in heard}
         try:
             while True:
                 started = time.monotonic()
                 status = self._one()
                 if self._stop_at is not None:
                     return 0
-                if status == EXIT_CONFIG:
-                    return status
                 self._wait(status, time.monotonic() - started)
                 if self._stop_at is not None:
                     return 0

@@ -8,7 +8,7 @@ Those are stand-ins of three files, which tell each other's version and then sta
 import sys
 
 from edgeagent import compat
-from edgeagent.ota import generations
+from edgeagent.ota import generations, trial
 from hil.cuts.board import device as devices
 from hil.cuts.board.content import contents, put_state, seal_slot, write_all
 from hil.cuts.board.device import Problem
@@ -144,6 +144,7 @@ class AgentUpdate(Update):
         """What begins a boot instead of the agent that is loaded here."""
         device.agent = ""
         device.generation = None
+        device.watch(self.tried)
         Machine.cause = device.world["cause"]
         device.world.set(cause=Machine.PWRON_RESET)
         device.real = ours()
@@ -157,6 +158,12 @@ class AgentUpdate(Update):
             del sys.modules["machine"]  # the real one is built in
         device.fail("(a) main.py ended")
 
+    def tried(self, device):
+        """(e) Whatever decays: what was given up and reported is not tried again."""
+        over = device.world["status"] == "FAILED" and (device.strict or device.decayed)
+        if over and trial.status(device.root + self.place)["state"] == "trial":
+            device.fail("(e) FAILED, and on trial again")
+
     versions = Scenario.versions  # of the application
 
     def agents(self):
@@ -169,6 +176,15 @@ class AgentUpdate(Update):
             device.fail("(b) agent %s in %s is not whole" % (device.agent, place))
         if contents(device.root + "/lib") != self.factory_agent:
             device.fail("(b) the factory's agent was changed")
+        before = trial.status(device.root + self.place).get("before")
+        place = "%s%s/%s" % (device.root, self.place, before)
+        # Where the factory's agent runs beside generations, stage 0 has passed over both.
+        if before and device.generation and not (compat.exists(place) and contents(place) in self.whole()):
+            device.fail("(b) what can be gone back to is not whole")
+
+    def whole(self):
+        """The agents that may be in a slot."""
+        return list(self.agents().values())
 
     def runs(self, device):
         return device.agent
@@ -206,6 +222,9 @@ class AgentAgain(AgentUpdate):
 
     def agents(self):
         return {"1.0.0": self.first, "2.0.0": self.new}
+
+    def whole(self):
+        return [self.stale, self.first, self.new]
 
 
 class AgentDecayed(AgentAgain):
@@ -251,6 +270,43 @@ class AgentEscapes(AgentAgain):
     because = "RuntimeError: lost its way"
 
 
+class AgentsWorn(AgentAgain):
+    """Both generations raise when they are started; the factory's agent brings the next."""
+
+    before = "0.8.0"
+    first = agent("1.0.0", trampoline=AgentEscapes.new["edgeagent/trampoline.py"].decode())
+    stale = agent("0.9.0", trampoline=AgentEscapes.new["edgeagent/trampoline.py"].decode())
+
+    def agents(self):
+        return {"0.8.0": self.factory_agent, "2.0.0": self.new}
+
+
+class AgentBack(AgentAgain):
+    """The active agent has raised three times when it was started. By a job back to the one before, which runs."""
+
+    document = {"operation": "rollback", "kind": "agent"}
+    after = "1.0.0"
+    raised = 0
+    new = AgentEscapes.new
+
+    def __init__(self):
+        """No artifact."""
+
+    def factory(self, root):
+        AgentUpdate.factory(self, root)
+        folder = root + self.place
+        for slot, files, version in (("a", self.first, "1.0.0"), ("b", self.new, "2.0.0")):
+            write_all("%s/%s" % (folder, slot), files)
+            seal_slot(folder, slot, version, slot * 64, 0)
+        put_state(folder, active="b", before="a", state="confirmed", version="2.0.0", job="x/1", fails=3)
+
+    def register(self, agent):
+        """The built-in handlers."""
+
+    def needed(self):
+        return 0
+
+
 SCENARIOS = {
     "agent": AgentUpdate,
     "agent-again": AgentAgain,
@@ -259,4 +315,6 @@ SCENARIOS = {
     "agent-hollow": AgentHollow,
     "agent-hangs": AgentHangs,
     "agent-escapes": AgentEscapes,
+    "agents-worn": AgentsWorn,
+    "agent-back": AgentBack,
 }

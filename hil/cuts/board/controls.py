@@ -30,6 +30,7 @@ class Careless(Update):
             if trial.status(root)["state"] == "trial":
                 trial.confirm(root)
             trust.keep_floor(agent.config.trust, 1)
+            agent.device.world.set(heard=1)
             return {"version": "2.0.0"}
 
         agent.handlers.register("ota", run, True)

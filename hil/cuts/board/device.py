@@ -71,6 +71,7 @@ class World:
         "reports": 0,
         "trials": 0,
         "fetched": 0,
+        "heard": 0,  # of the new version on trial
     }
 
     def __init__(self, facts=None):
@@ -109,7 +110,9 @@ class Port:
         return "power-on"
 
     def reset(self):
-        raise SystemExit("reset")
+        scenario = self.device.scenario
+        if scenario.restarts or self.device.ran != scenario.before:
+            raise SystemExit("reset")
 
     def facts(self):
         return dict(FACTS)
@@ -180,6 +183,9 @@ class Service:
     async def call(self, topic, body):
         self.device.alive()
         world = self.device.world
+        step = (body.get("statusDetails") or {}).get("step")
+        if step and step == self.device.scenario.ended and world["status"] == "IN_PROGRESS":
+            world.set(status="CANCELED", reports=world["reports"] + 1)
         status = world["status"]
         over = status not in ("QUEUED", "IN_PROGRESS")
         if topic.endswith("/update"):
@@ -190,6 +196,8 @@ class Service:
                 raise Refused("InvalidStateTransition", "it is over")
             details = body.get("statusDetails") or {}
             world.set(status=wanted, reason=details.get("reason", world["reason"]))
+            if step == "trial":
+                world.set(heard=1)
             if wanted != "IN_PROGRESS":
                 world.set(reports=world["reports"] + 1)
                 self.device.watch(self.device.scenario.reported, details)

@@ -161,6 +161,18 @@ class Sick(Firmware):
     because = "sensor"
 
 
+class Crash(Firmware):
+    """The application crashes under the new image."""
+
+    wanted = "FAILED"
+    because = "not under this one"
+
+    def register(self, agent):
+        if agent.device.version == "v2.0.0":
+            raise RuntimeError("not under this one")
+        Firmware.register(self, agent)
+
+
 class Brief(Dead):
     """The new image gets as far as the agent, and a little farther."""
 
@@ -195,6 +207,7 @@ class Delta(Firmware):
 SCENARIOS = {
     "firmware": Firmware,
     "firmware-brief": Brief,
+    "firmware-crash": Crash,
     "firmware-dead": Dead,
     "firmware-delta": Delta,
     "firmware-sick": Sick,

@@ -135,6 +135,8 @@ class Flash:
         self.watched = False  # who reads is the harness
         self.view = None  # a view.View or reads.Files above it, whose `forget` is called at each boot
         self.misreads = False  # reading may go wrong
+        self.taboo = None  # bytes that are not to be written again
+        self.touched = False  # and were
         self.seen = bytearray(len(data) // CELL)
         self.order = array("H", bytes(2 + len(data) // CELL * 2))
 
@@ -184,6 +186,8 @@ class Flash:
             erase(self.data, at, "after", "")
             self.seen[cell : cell + BLOCK // CELL] = _SEEN
         else:
+            if self.taboo and self.taboo in bytes(buffer):
+                self.touched = True
             program(self.data, at, buffer, "after", "")
             self.mark_read(at, len(buffer))
         return answer

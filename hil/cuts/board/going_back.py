@@ -7,7 +7,7 @@ import sys
 
 from edgeagent import compat
 from edgeagent.ota import gate, partition, trial, window
-from hil.cuts.board.content import BLOCK, hexed, public_key, put_state, seal_slot, sha, trust, write
+from hil.cuts.board.content import BLOCK, hexed, indexed, public_key, put_state, seal_slot, sha, trust, write
 from hil.cuts.board.device import OWN, Problem
 from hil.cuts.board.firmware import Firmware
 from hil.cuts.board.scenarios import CRASH, Scenario, Update, app, part
@@ -85,6 +85,15 @@ class GoBackToBad(GoBack):
     wanted = "FAILED"
     because = "broken"
 
+    def end(self, device, strict):
+        GoBack.end(self, device, strict)
+        if strict and device.world["boots"] < 5:  # after two cuts it would tell nothing new
+            device.flash.log = None  # no cut in this
+            write(device.root + "/agent.json", b"{}")
+            device.boot()
+            if compat.read_file(device.root + "/agent.json", 999) != b"{}":
+                raise Problem("(b) the configuration is put back again")
+
 
 class NotBack(GoBack):
     """Slot a was filled since, and has never run."""
@@ -92,6 +101,19 @@ class NotBack(GoBack):
     since = 1
     wanted = "FAILED"
     because = "slot: nothing is kept"
+
+
+class HalfBack(GoBack):
+    """Slot a is half overwritten, and its record has decayed."""
+
+    wanted = "FAILED"
+    because = "slot: nothing is kept"
+
+    def factory(self, root):
+        GoBack.factory(self, root)
+        slots = root + "/slots"
+        write("%s/store/%s" % (slots, indexed(slots, "a")["app.py"][1]), self.old["app.py"][:450])
+        write(slots + "/a.json", b"decayed")
 
 
 class FirmwareBack(Firmware):
@@ -180,6 +202,7 @@ SCENARIOS = {
     "rollback-job": GoBack,
     "rollback-job-bad": GoBackToBad,
     "rollback-job-lost": NotBack,
+    "rollback-job-half": HalfBack,
     "firmware-back": FirmwareBack,
     "firmware-back-sick": FirmwareBackToSick,
     "firmware-back-lost": FirmwareNotBack,

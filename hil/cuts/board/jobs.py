@@ -141,4 +141,30 @@ class Steps(Scenario):
             device.fail("(e) SUCCEEDED after %d steps" % device.world["step"])
 
 
-SCENARIOS = {"config": Config, "trust": Trust, "steps": Steps}
+class Once(Scenario):
+    """A job of the application that cannot go on after a restart: it is begun once."""
+
+    document = {"operation": "once"}
+    records = ("state/job.json",)
+
+    def register(self, agent):
+        async def run(job):
+            world = agent.device.world
+            if world["step"]:
+                agent.device.fail("(e) begun again")
+            world.set(step=1)
+            job.checkpoint(done=1)
+            return {}
+
+        agent.handlers.register("once", run)
+
+    def true(self, device, details):
+        if device.world["status"] == "SUCCEEDED" and not device.world["step"]:
+            device.fail("(e) SUCCEEDED without having run")
+
+    def end(self, device, strict):
+        interrupted = device.world["boots"] > 1 and "interrupted by a reset" in device.world["reason"]
+        Scenario.end(self, device, strict and not interrupted)
+
+
+SCENARIOS = {"config": Config, "trust": Trust, "steps": Steps, "once": Once}

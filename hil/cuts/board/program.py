@@ -19,13 +19,14 @@ from hil.cuts.board import (
     going_back,
     identities,
     jobs,
+    mishaps,
     outbox,
     updates,
 )
 from hil.cuts.board.sweep import NODES, Rig
 
 TICK_MS = 300
-MODULES = (updates, jobs, identities, agents, deltas, firmware, going_back, controls)
+MODULES = (updates, jobs, identities, agents, deltas, firmware, going_back, mishaps, controls)
 
 
 def say(**members):

@@ -73,6 +73,9 @@ class Scenario:
     document: "object" = None
     boots = 8  # from power on to the outcome, at most
     plain = False  # are the slots of the factory plain folders
+    ended = ""  # step of the job at which the service ends it
+    tidies = True  # nothing is left of the download
+    restarts = True  # does the device when what ran before tells it to
     place = "/slots"  # where the state of what is updated is
     homes = ("slots/a/", "slots/b/")  # folders that hold what they like
 
@@ -184,7 +187,7 @@ class Scenario:
                 continue
             # A download's own files go with the outcome; should that fail or be undone, the next update does it.
             kept = name in ("slots/envelope", "slots/hashes", "slots/patch", "slots/patch.why")
-            if kept and device.flash and device.strict:
+            if kept and device.flash and device.strict and self.tidies:
                 raise Problem("(g) left of the download: " + name)
             if not kept and name not in known and not any(name.startswith(home) for home in self.homes):
                 raise Problem("(g) left over: " + name)
@@ -275,8 +278,11 @@ class Update(Scenario):
         state, version, floor = ("confirmed", self.after, self.raised) if good else ("rolled_back", self.before, 0)
         if status["state"] != state and (good or status["job"] == OWN):
             device.fail("(e) %s, but %s" % (told, status["state"]))
-        if details.get("version", version) != version:
+        previous = details.get("previous", self.before)
+        if details.get("version", version) != version or (device.strict and previous != self.before):
             device.fail("(e) %s reported" % details)
+        if good and not device.world["heard"]:
+            device.fail("(c) confirmed, but the service has not heard of it on trial")
         if self.floor(device) < floor:
             device.fail("(f) security floor %d" % self.floor(device))
         if self.runs(device) != version:
