@@ -96,7 +96,7 @@ def _count(root: str) -> bool:
 
 
 def crashed(port: Any, reason: str) -> None:
-    """The application has ended by itself: a system on trial must run what the one before it ran. `settle` goes back."""
+    """The application has ended by itself: a system on trial must run what the one before ran. `settle` goes back."""
     root = kinds.folder(port, KIND)
     try:
         if _count(root):

@@ -8,7 +8,6 @@ tests/device/test_verify_slices.py counts.
 
 import asyncio
 
-from edgeagent.compat import Any
 from edgeagent.p256 import GX, GY, B, N, P, add, double, number
 
 
@@ -30,7 +29,7 @@ async def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
     public: x||y, 64 bytes. digest: SHA-256 of the message, 32 bytes. signature: r||s, 64 bytes, big-endian.
     False for anything else, malformed input included.
     """
-    if (len(public), len(digest), len(signature)) != (64, 32, 64):
+    if len(public) != 64 or len(digest) != 32 or len(signature) != 64:
         return False
     qx = number(public, 0)
     qy = number(public, 1)
@@ -47,15 +46,18 @@ async def verify(public: bytes, digest: bytes, signature: bytes) -> bool:
         z = await _inverse(gz, P)
         gx = gx * z * z % P
         gy = gy * z * z * z % P
-    points: "tuple[Any, ...]" = (None, (GX, GY), (qx, qy), gz and (gx, gy))
     # u·G + v·Q, bit by bit from the highest.
     x = y = z = 0
     for bit in range(255, -1, -1):
         if z:
             x, y, z = double(x, y, z)
-        point = points[(u >> bit & 1) + 2 * (v >> bit & 1)]
-        if point:
-            x, y, z = add(x, y, z, *point)
+        if u >> bit & 1:
+            if not v >> bit & 1:
+                x, y, z = add(x, y, z, GX, GY)
+            elif gz:
+                x, y, z = add(x, y, z, gx, gy)
+        elif v >> bit & 1:
+            x, y, z = add(x, y, z, qx, qy)
         if not bit & 1:
             await asyncio.sleep(0)
     # x/z² ≡ r (mod n): the affine x is below p, so it is r or r + n.

@@ -204,7 +204,7 @@ class Fetcher:
                 return
 
     def _has(self, number: int) -> int:
-        return self._have[number >> 3] >> (number & 7) & 1  # type: ignore[no-any-return]
+        return self._have[number >> 3] >> (number & 7) & 1
 
     def _forget(self) -> None:
         """Nothing that was asked for is expected any more."""

@@ -59,7 +59,7 @@ RUNTIME_FILES = {
 PORT_MODULES = {"esp32", "machine", "network", "ntptime", "ssl", "socket"}
 # Ceilings in bytes of what is shipped to a board; they may only go down, unless a defect cannot be mended for less.
 CEILING_RESIDENT = 19_650
-CEILING_ALL = 74_600
+CEILING_ALL = 74_790
 CEILINGS = {  # of files with one of their own, which the sum does not count
     "edgeagent/jobs/rollback.mpy": 795,
     "edgeagent/ota/admit.mpy": 1_850,
@@ -78,7 +78,7 @@ CEILINGS = {  # of files with one of their own, which the sum does not count
     "edgeagent/space.mpy": 225,
     "edgeagent/trampoline.mpy": 590,
 }
-CEILINGS_OTA = {"ESP32_GENERIC": 37_580, "RPI_PICO_W": 33_890}  # jobs/ota, all of ota/ and p256
+CEILINGS_OTA = {"ESP32_GENERIC": 37_700, "RPI_PICO_W": 33_890}  # jobs/ota, all of ota/ and p256
 HEAP = "96k"  # in which every file can be imported, on the 64-bit unix port, whose objects are twice a board's
 BOARDS = ("ESP32_GENERIC", "RPI_PICO_W", "UNIX_VIRTUAL")
 
