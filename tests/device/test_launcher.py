@@ -25,7 +25,7 @@ from edgeagent.ota import safety, trial
 from edgeagent.ports.linux import EXIT_RESTART, launcher, preflight, supervisor
 from edgeagent.ports.linux.programs import kernel_boot
 from tests.device.test_cli import command, write_config
-from tests.support import ROOT
+from tests.support import ROOT, default_signals
 
 WAIT_S = 90.0
 # The defaults of the supervisor would make each restart last seconds.
@@ -82,7 +82,9 @@ class Host:
 
     def start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as out:
-            process = subprocess.Popen(arguments, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                arguments, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, preexec_fn=default_signals
+            )
         self._processes.append(process)
         return process
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import default_signals
+
 WAIT_S = 10.0
 DRIVER = """
 import sys
@@ -37,6 +39,7 @@ class Supervised:
             [sys.executable, "-c", DRIVER, str(watchdog), str(grace), PRELUDE + child],
             cwd=folder,
             stdout=subprocess.DEVNULL,
+            preexec_fn=default_signals,
         )
 
     def pids(self) -> list[int]:
