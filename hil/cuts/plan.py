@@ -147,7 +147,7 @@ def control(name: str) -> Task:
 
 
 def storms(count: int, first: int = 0) -> list[Task]:
-    """`count` seeded storms over all scenarios, from seed `first` on."""
+    """`count` seeded storms over the scenarios below, from seed `first` on."""
     names = (*JOBS, *AGENTS, *FIRMWARE, *QUEUES)
     each = 2560  # neighbours share their beginnings
     tasks = []

@@ -365,13 +365,13 @@ def test_an_unhealthy_check_is_named_with_its_reason() -> None:
     assert health(valve) == (False, "valve: returned False")
 
 
-def test_lack_of_memory_that_stays_restarts_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def until_restart(
+    monkeypatch: pytest.MonkeyPatch, session: Callable[[], Coroutine[Any, Any, None]], runner: Any = None
+) -> None:
+    """Run an agent with these sessions and this runner to the restart of its device."""
     settings = config.parse({"endpoint": "e", "ca": "ca", "thing_name": "t", "certificate": "c", "key": "k"})
     agent = Agent(settings, Machine(settings))
-    failures: list[BaseException] = [MemoryError("heap"), OSError(5), *[MemoryError("heap")] * 9]
-
-    async def session() -> None:
-        raise failures.pop(0)
+    agent._runner = runner
 
     def reset() -> None:
         raise Restart
@@ -380,4 +380,13 @@ def test_lack_of_memory_that_stays_restarts_the_device(monkeypatch: pytest.Monke
     monkeypatch.setattr(agent.port, "reset", reset)
     with pytest.raises(Restart):
         asyncio.run(agent.start())
+
+
+def test_lack_of_memory_that_stays_restarts_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[BaseException] = [MemoryError("heap"), OSError(5), *[MemoryError("heap")] * 9]
+
+    async def session() -> None:
+        raise failures.pop(0)
+
+    until_restart(monkeypatch, session)
     assert len(failures) == 4

@@ -22,6 +22,16 @@ async def updated(it: Machine, *versions: str) -> None:
         assert status == "SUCCEEDED", (details, it.log())
 
 
+async def asked_to_go_back(it: Machine) -> str:
+    """Job j comes to its restart, which is not done; what the program "reboot" was, which does it."""
+    program = it.folder / "reboot"
+    restarts = program.read_text()
+    program.write_text(f"#!/bin/sh\ntouch {it.folder}/asked\n")
+    it.site.job("j", THING, BACK)
+    await it.until(lambda: (it.folder / "asked").exists(), "the restart")
+    return restarts
+
+
 def test_an_operator_goes_back_to_the_system_before_and_forth_again(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         await updated(it, "2.0.0", "3.0.0")
@@ -156,10 +166,7 @@ def test_a_machine_that_does_not_restart_to_go_back_still_has_both_systems(tmp_p
 def test_a_job_that_is_cancelled_before_its_restart_leaves_what_is_kept_to_the_next_one(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         await updated(it, "2.0.0")
-        restarts = (it.folder / "reboot").read_text()
-        (it.folder / "reboot").write_text(f"#!/bin/sh\ntouch {it.folder}/asked\n")
-        it.site.job("j", THING, BACK)
-        await it.until(lambda: (it.folder / "asked").exists(), "the restart")
+        restarts = await asked_to_go_back(it)
         assert it.loader("order") == "A B"
         it.site.cancel("j")
         await it.until(lambda: it.record().get("settled"), "the end of the job")
@@ -174,10 +181,7 @@ def test_a_job_that_is_cancelled_before_its_restart_leaves_what_is_kept_to_the_n
 def test_a_power_cut_while_a_cancelled_job_is_undone_does_not_cost_what_is_kept(tmp_path: Path) -> None:
     async def scenario(it: Machine) -> None:
         await updated(it, "2.0.0")
-        restarts = (it.folder / "reboot").read_text()
-        (it.folder / "reboot").write_text(f"#!/bin/sh\ntouch {it.folder}/asked\n")
-        it.site.job("j", THING, BACK)
-        await it.until(lambda: (it.folder / "asked").exists(), "the restart")
+        restarts = await asked_to_go_back(it)
         loader = (it.folder / "loader.sh").read_text()
         (it.folder / "loader.sh").write_text("#!/bin/sh\nexit 1\n")  # nothing is marked any more
         it.site.cancel("j")

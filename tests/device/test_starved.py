@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +11,11 @@ from typing import Any
 import pytest
 
 from edgeagent import agent as agent_module
-from edgeagent import config
-from edgeagent.agent import Agent
 from edgeagent.errors import JobFailed
 from edgeagent.jobs.runner import Runner
 from edgefleet import devices
 from tests.device.ground import Ground
-from tests.device.test_agent import Machine, Restart, _hasty, make, on, running
+from tests.device.test_agent import _hasty, make, on, running, until_restart
 from tests.device.test_agent_micropython import Board, on_board
 from tests.support import MICROPYTHON
 
@@ -102,21 +99,11 @@ def test_a_job_beside_which_tls_never_fits_ends_and_the_next_one_is_done(
 
 def starving(monkeypatch: pytest.MonkeyPatch, job: Any) -> None:
     """Run an agent whose sessions end for lack of memory, to the restart."""
-    settings = config.parse({"endpoint": "e", "ca": "ca", "thing_name": "t", "certificate": "c", "key": "k"})
-    agent = Agent(settings, Machine(settings))
-    if job:
-        agent._runner = SimpleNamespace(_job=job)
 
     async def session() -> None:
         raise MemoryError
 
-    def reset() -> None:
-        raise Restart
-
-    monkeypatch.setattr(agent, "_session", session)
-    monkeypatch.setattr(agent.port, "reset", reset)
-    with pytest.raises(Restart):
-        asyncio.run(agent.start())
+    until_restart(monkeypatch, session, job and SimpleNamespace(_job=job))
 
 
 class Counting:

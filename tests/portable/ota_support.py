@@ -25,6 +25,20 @@ def hexed(data):
     return binascii.hexlify(data).decode()
 
 
+def without_room(act):
+    """What `act()` returns while the file system is full, as far as trial.py writes to it."""
+    real = trial.write_atomic
+
+    def full(path, data):
+        raise OSError(28)
+
+    trial.write_atomic = full
+    try:
+        return act()
+    finally:
+        trial.write_atomic = real
+
+
 def inverse(a, m):
     return pow(a, m - 2, m)
 

@@ -10,7 +10,7 @@ from edgeagent.errors import JobFailed, UpdateError
 from edgeagent.ota import generations, guard, handover, kinds, launch, safety, trial
 from hil.esp32_flash import Chip
 from tests.portable import test_partition
-from tests.portable.ota_support import fresh
+from tests.portable.ota_support import fresh, without_room
 from tests.portable.ota_world import Agent, Job, Reset, Service
 
 
@@ -260,16 +260,7 @@ class Firmware(test_partition.Case):
             self.restart()
         self.assertEqual(self.one.running[0], "ota_0")
         agent = Agent(Service({}), self.root)
-        real = trial.write_sealed
-
-        def full(path, document):
-            raise OSError(28)
-
-        trial.write_sealed = full
-        try:
-            asyncio.run(guard.watch(agent))
-        finally:
-            trial.write_sealed = real
+        without_room(lambda: asyncio.run(guard.watch(agent)))
         self.assertEqual(self.status()["state"], "trial")
         with self.assertRaises(Reset):
             asyncio.run(guard.watch(agent))
@@ -277,16 +268,7 @@ class Firmware(test_partition.Case):
 
     def test_firmware_on_trial_is_left_even_when_that_cannot_be_stored(self):
         self.restart()
-        real = trial.write_sealed
-
-        def full(path, document):
-            raise OSError(28)
-
-        trial.write_sealed = full
-        try:
-            self.assertEqual(trial.failed(self.root + "/firmware", "dry"), True)
-        finally:
-            trial.write_sealed = real
+        self.assertEqual(without_room(lambda: trial.failed(self.root + "/firmware", "dry")), True)
         self.assertEqual(self.restart().running[0], "ota_0")
 
 

@@ -26,15 +26,20 @@ from edgeagent.errors import AgentError
 from edgeagent.ota import launch
 from edgeagent.ports.linux import EXIT_RESTART, LinuxPort
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LEAVE_S = 10
 STOP_S = 8.0  # then supervisor.py would kill it, which is a crash
+
+
+def stops() -> list[signal.Signals]:
+    """The signals that ask a process to stop; without those that are ignored, as below nohup."""
+    every = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def run(path: str, config: Config) -> int:
     """Run what agent.json at `path`, which says `config`, describes until it ends; the exit status.
 
-    A signal of STOPS raises SystemExit in the application, or here if it comes after it; what then still runs after
+    A signal of `stops` raises SystemExit in the application, or here if it comes after it; what then still runs after
     STOP_S is ended. Raises AgentError if another agent runs with the same state folder.
     """
     port = LinuxPort(config)
@@ -74,9 +79,8 @@ def _run(path: str, config: Config, port: LinuxPort) -> int:
             timer.start()
         raise SystemExit(0)
 
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, stop)
+    for number in stops():
+        signal.signal(number, stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # the log is to be read while it happens
 

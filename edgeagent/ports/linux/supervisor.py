@@ -26,7 +26,7 @@ from types import FrameType
 
 from edgeagent import log
 from edgeagent.ports.linux import EXIT_RESTART
-from edgeagent.ports.linux.launcher import STOPS
+from edgeagent.ports.linux.launcher import stops
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _POLL_S = 0.2
@@ -55,8 +55,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal ends both; the exit status. Call it on the main thread."""
-        heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
-        previous = {number: signal.signal(number, self._signalled) for number in heard}
+        previous = {number: signal.signal(number, self._signalled) for number in stops()}
         try:
             while True:
                 started = time.monotonic()
